@@ -1,0 +1,1 @@
+"""Types, storage and consensus; knows no network, no FUSE, no screen."""

@@ -109,7 +109,7 @@ class TrioThread:
         # RACE: the nursery may have closed between submit and this callback; then the call fails.
         try:
             if self._nursery is None:
-                raise RuntimeError("no nursery")
+                raise RuntimeError("no nursery")  # noqa: TRY301 - one handler for both causes
             self._nursery.start_soon(self._call, future, fn, args)
         except RuntimeError:
             _settle(future, error=EngineStoppedError(f"the {self._name} has stopped"))
@@ -142,7 +142,7 @@ class TrioThread:
                     _settle(future, result=result)
         finally:
             with self._lock:
-                self._pending.discard(future)  # type: ignore[arg-type]
+                self._pending.discard(future)
 
     async def call(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run ``fn(*args)`` in the loop and wait for it, from another trio loop; cancellable."""
@@ -180,7 +180,7 @@ class TrioThread:
 def _guarded(fn: Callable[[*Ts], object], args: tuple[*Ts]) -> None:
     try:
         fn(*args)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a posted callback must not end the loop
         _log.exception("posted callback failed")
 
 
