@@ -1,0 +1,180 @@
+"""The seam to SQLite: opening, migrating and checking databases, and transactions.
+
+The only module that imports ``apsw``; its errors become `StoreError` or `NoSpaceError` here. A
+connection belongs to the thread that opened it.
+
+Durability: WAL with ``synchronous=NORMAL`` survives a crash of the process without loss; a crash of
+the machine may lose the last transactions, never the consistency. `durable` raises one transaction
+to ``FULL`` where spec 4 asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import apsw.bestpractice
+
+from core.errors import NoSpaceError, StoreError
+
+_log = logging.getLogger("realize.core.db")
+
+Connection = apsw.Connection
+
+apsw.bestpractice.apply(
+    tuple(f for f in apsw.bestpractice.recommended if f is not apsw.bestpractice.connection_busy_timeout)
+)
+
+GLOBAL_APPLICATION_ID = 0x526C7A47  # "RlzG"
+ARENA_APPLICATION_ID = 0x526C7A41  # "RlzA"
+_BUSY_TIMEOUT_MS = 5000
+_CACHE_KIB = 8 * 1024
+
+_MIGRATIONS: dict[str, tuple[str, ...]] = {"global": ("global.sql",), "arena": ("arena.sql",)}
+"""Scripts that bring a database of each kind from version n to n+1, in order."""
+
+_APPLICATION_IDS = {"global": GLOBAL_APPLICATION_ID, "arena": ARENA_APPLICATION_ID}
+
+
+def open_global(path: Path) -> Connection:
+    """Open the global database for writing, creating or migrating it.
+
+    Raises:
+        StoreError: it is damaged, from a newer version, not ours, or cannot be opened.
+    """
+    return _open(path, "global")
+
+
+def open_arena(path: Path) -> Connection:
+    """Open an arena database for writing, creating or migrating it.
+
+    Raises:
+        StoreError: it is damaged, from a newer version, not ours, or cannot be opened.
+    """
+    return _open(path, "arena")
+
+
+def connect_readonly(path: Path) -> Connection:
+    """Open an existing database for reading only.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    with _translated(path):
+        conn = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX)
+        conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        _pragma(conn, "query_only", 1)
+        _pragma(conn, "cache_size", -_CACHE_KIB)
+    return conn
+
+
+def _open(path: Path, kind: str) -> Connection:
+    with _translated(path):
+        conn = apsw.Connection(str(path))
+        conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        for name, value in (
+            ("journal_mode", "wal"),
+            ("synchronous", "normal"),
+            ("cache_size", -_CACHE_KIB),
+            ("wal_autocheckpoint", 4000),
+            ("journal_size_limit", 64 * 1024 * 1024),
+            ("temp_store", "memory"),
+        ):
+            _pragma(conn, name, value)
+        _migrate(conn, path, kind)
+    return conn
+
+
+def _pragma(conn: Connection, name: str, value: int | str) -> None:
+    conn.execute(f"PRAGMA {name}={value}")
+
+
+def _migrate(conn: Connection, path: Path, kind: str) -> None:
+    scripts = _MIGRATIONS[kind]
+    version = int(conn.pragma("user_version"))
+    application_id = int(conn.pragma("application_id"))
+    expected = _APPLICATION_IDS[kind]
+    if version == 0 and application_id == 0 and not conn.execute("SELECT 1 FROM sqlite_schema").get:
+        _pragma(conn, "application_id", expected)
+    elif application_id != expected:
+        raise StoreError(
+            f"{path} is not a Realize {kind} database",
+            hint="check `workdir` and `[cache].db` in the config; move the foreign file away",
+        )
+    if version > len(scripts):
+        raise StoreError(
+            f"{path} is of version {version}, this program knows up to {len(scripts)}",
+            hint="upgrade Realize; the database was left as it is",
+        )
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        sql = importlib.resources.files("core").joinpath("sql", script).read_text()
+        with conn:
+            conn.execute(sql)
+            _pragma(conn, "user_version", number)
+    if version:
+        _check(conn, path)
+
+
+def _check(conn: Connection, path: Path) -> None:
+    # The schema and the freelist only: a full check of a large database takes longer than a start may.
+    row = conn.execute("SELECT count(*) FROM sqlite_schema").get
+    if not row:
+        raise StoreError(f"{path} is damaged: it holds no tables", hint="run `realize doctor`")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (apsw.FullError, apsw.IOError) as error:
+        raise NoSpaceError(f"{path}: {error}", hint="free space on that disk") from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StoreError(
+            f"{path} is damaged: {error}",
+            hint="run `realize doctor`; moving the file away makes a new one from the files and the peers",
+        ) from error
+    except apsw.Error as error:
+        raise StoreError(f"{path} cannot be used: {error}", hint="run `realize doctor`") from error
+
+
+def _path_of(conn: Connection) -> Path:
+    return Path(conn.filename)
+
+
+@contextmanager
+def transaction(conn: Connection) -> Iterator[None]:
+    """Run one write transaction; nested ones join the outer. No ``await`` inside.
+
+    Raises:
+        NoSpaceError: the disk is full; nothing was written.
+        StoreError: the database is damaged.
+    """
+    if conn.in_transaction:
+        yield
+        return
+    with _translated(_path_of(conn)):
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
+        conn.execute("COMMIT")
+
+
+def close(conn: Connection) -> None:
+    """Checkpoint and close a writing connection; the write-ahead log is gone afterwards."""
+    with _translated(_path_of(conn)):
+        conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        conn.close()
+
+
+def durable(conn: Connection) -> None:
+    """Make everything committed so far survive a crash of the machine."""
+    with _translated(_path_of(conn)):
+        conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
