@@ -1,0 +1,82 @@
+"""The words, glyphs and human figures that users see, the same in every output (spec 1 §Words).
+
+Pure. Shared by the command line and the dashboard.
+"""
+
+from __future__ import annotations
+
+from core.types import FileState
+
+_STATES: dict[FileState, tuple[str, str]] = {
+    FileState.ONLINE: ("○", "online"),
+    FileState.PARTIAL: ("◐", "partial"),
+    FileState.CACHED: ("●", "cached"),
+    FileState.KEPT: ("✔", "kept"),
+    FileState.REAL: ("■", "real"),
+    FileState.FETCHING: ("↓", "fetching"),
+    FileState.CONFLICT: ("⚠", "conflict"),
+    FileState.UNAVAILABLE: ("✖", "unavailable"),
+    FileState.ONLY_HERE: ("⏳", "only here"),
+}
+
+_UNITS = ("B", "K", "M", "G", "T", "P", "E")
+_NS = 1_000_000_000
+
+
+def glyph(state: FileState) -> str:
+    """Return the one glyph of a state. ``⏳`` is two cells wide, the others one."""
+    return _STATES[state][0]
+
+
+def word(state: FileState) -> str:
+    """Return the word of a state as people read it."""
+    return _STATES[state][1]
+
+
+def label(state: FileState) -> str:
+    """Return glyph and word, ``○ online``."""
+    return " ".join(_STATES[state])
+
+
+def human_bytes(n: int) -> str:
+    """Return a size in powers of 1024 with at most one decimal: ``0 B``, ``1.5 K``, ``312 M``."""
+    if n < 0:
+        return "-" + human_bytes(-n)
+    value, unit = float(n), 0
+    # LIMIT: from 999.5 on, three digits would be rounded to four.
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    decimals = 1 if unit and value < 99.95 else 0
+    return f"{value:.{decimals}f} {_UNITS[unit]}"
+
+
+def human_rate(x: float) -> str:
+    """Return a rate given in bytes/s: ``3.2 M/s``; ``0 B/s`` below one byte a second."""
+    return human_bytes(int(x)) + "/s"
+
+
+def human_duration(s: float) -> str:
+    """Return a time in its two largest units: ``0.3 s``, ``12 s``, ``4 m 05 s``, ``2 h 10 m``, ``3 d 4 h``."""
+    if s < 0:
+        return "-" + human_duration(-s)
+    if s < 9.95:
+        return f"{s:.1f} s" if s % 1 >= 0.05 else f"{int(s)} s"
+    whole = round(s)
+    minutes, seconds = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} m"
+    return f"{minutes} m {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def ago(ns: int, now_ns: int) -> str:
+    """Return how long ago ``ns`` was: ``now``, ``12 s ago``; ``in 5 s`` when it lies ahead."""
+    distance_s = (now_ns - ns) / _NS
+    if abs(distance_s) < 1:
+        return "now"
+    text = human_duration(abs(int(distance_s)))
+    return f"{text} ago" if distance_s > 0 else f"in {text}"
