@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from core.announce import Batch
 from core.byteranges import ByteRanges
-from core.types import BlockList, Hash, PeerKey, Priority, RelPath, Vector
+from core.types import BlockList, Hash, Kind, PeerKey, Priority, RelPath, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +190,116 @@ class ContentProvider(Protocol):
 
     def have(self, arena: str, content: Hash) -> bool:
         """Say whether a content is held whole and verified."""
+        ...
+
+
+class LocalRow(NamedTuple):
+    """What the store knows of a real local path; fields as in `Found`. ``hashed``: its hash is known."""
+
+    kind: Kind
+    size: int
+    mtime_ns: int
+    mode: int
+    ino: int
+    hashed: bool
+    unreadable: bool
+    target: bytes = b""
+
+
+class Found(NamedTuple):
+    """A path of the datadir that is new or differs from the store. A tuple, for there are many.
+
+    ``size`` is 0 for what is not a file; ``mode`` is the permission bits. ``same_content``: only
+    metadata changed, the hash stays. ``hash_from``: the path this file was renamed from; if the
+    store's local entry there has the same ino, size and mtime, its hash is this file's.
+    """
+
+    directory: RelPath
+    name: bytes
+    kind: Kind
+    size: int
+    mtime_ns: int
+    mode: int
+    ino: int
+    target: bytes = b""
+    same_content: bool = False
+    hash_from: RelPath | None = None
+
+
+class Hashed(NamedTuple):
+    """The hash of a file whose size, mtime and ino were the same before and after it was read."""
+
+    path: RelPath
+    size: int
+    mtime_ns: int
+    ino: int
+    hash: Hash
+    blocks: BlockList | None
+
+
+class Unhashed(NamedTuple):
+    """A real local file without hash. ``cursor`` is opaque: where `LocalStore.unhashed` goes on."""
+
+    path: RelPath
+    size: int
+    mtime_ns: int
+    ino: int
+    cursor: bytes
+
+
+class LocalStore(Protocol):
+    """What the index of a datadir needs of an arena's store. Engine thread; quick keyed SQL.
+
+    Each call is one transaction. Only *real* local entries are meant: not tombstones, blobs or
+    what peers announced. Batches are at most about 1000, grouped by directory, parents first.
+    """
+
+    def local_children(self, directory: RelPath) -> dict[bytes, LocalRow]:
+        """Return the real local entries of a directory, by name; empty if it is not known."""
+        ...
+
+    def local_row(self, path: RelPath) -> LocalRow | None:
+        """Return the real local entry of one path that is not the root; one keyed lookup."""
+        ...
+
+    def record(self, found: Sequence[Found]) -> None:
+        """Take over paths that were added or changed; a file whose content may differ loses its hash.
+
+        Clears ``unreadable``. A path that equals the store's entry changes nothing. The index removes
+        what was below a directory before it records another kind in its place.
+        """
+        ...
+
+    def remove(self, paths: Sequence[RelPath]) -> None:
+        """Make tombstones for paths, with everything below, that are gone; unknown ones are ignored."""
+        ...
+
+    def hashed(self, results: Sequence[Hashed]) -> None:
+        """Set hashes; a result whose size, mtime or ino is not the entry's is ignored.
+
+        Clears ``unreadable``.
+        """
+        ...
+
+    def unreadable(self, paths: Sequence[RelPath]) -> None:
+        """Flag files that exist and cannot be read; their entries stay as they are."""
+        ...
+
+    def unhashed(self, after: bytes | None, limit: int) -> list[Unhashed]:
+        """Return files without hash and not flagged unreadable, in any fixed order, after a cursor.
+
+        ``after`` None starts. New files may come before or after the cursor.
+        """
+        ...
+
+    def local_file_count(self) -> int:
+        """Return the number of real local files; kept as a counter or cheap to count."""
+        ...
+
+    def datadir_id(self) -> tuple[int, int] | None:
+        """Return device and inode number of the datadir as last set; None at the first start."""
+        ...
+
+    def set_datadir_id(self, device: int, ino: int) -> None:
+        """Remember which directory is the datadir."""
         ...
