@@ -1,0 +1,362 @@
+"""The cache of one arena: entries of every host, and the shown version of every node.
+
+Owns the tables ``node``, ``entry``, ``peer`` and ``dirty``. All writing happens in `write`, one
+transaction with its `Changes`; listeners hear of them after the commit. Engine thread only.
+
+INVARIANT: a node's shown columns are `core.choice.choose` of its entries, except that a directory
+with something visible in it is shown although nobody announces it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from core.changes import Changes
+from core.choice import LOCAL_PEER, EntryRow, Shown, choose
+from core.db import Connection, transaction
+from core.events import AnyEvent
+from core.history import History, Op
+from core.inodes import ArenaInodes
+from core.marks import Marks
+from core.tree import NO_PARENT, Tree
+from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
+from core.versions import EMPTY, bump, decode, encode
+
+_log = logging.getLogger("realize.core.cache")
+
+ENTRY_COLUMNS = "peer, holding, kind, size, mtime_ns, mode, hash, vector, target"
+_SHOWN_COLUMNS = "kind, size, mtime_ns, mode, hash, vector, target, local, flags"
+_IMPLICIT_MODE = 0o755
+
+
+class ArenaCache:
+    """Entries and shown versions of one arena."""
+
+    def __init__(
+        self,
+        name: str,
+        conn: Connection,
+        inodes: ArenaInodes,
+        self_key: PeerKey,
+        default_mark: Mark,
+    ) -> None:
+        """Open the cache on its database; makes root and history when the database is new."""
+        self.name = name
+        self.conn = conn
+        self.self_key = self_key
+        self._inodes = inodes
+        self.tree = Tree(conn, inodes)
+        self.history = History(conn)
+        with transaction(conn):
+            self.root = self.tree.ensure_root()
+            self.history.ensure_uuid()
+            inodes.save()
+        self.marks = Marks(conn, self.tree, default_mark)
+        self._peer_ids: dict[PeerKey, int] = {
+            PeerKey(key): id_ for id_, key in conn.execute("SELECT id, key FROM peer")
+        }
+        row = conn.execute("SELECT coalesce(max(counter), 0) FROM dirty").fetchone()
+        self._counter = int(row[0]) if row else 0
+        self._changes: Changes | None = None
+        self._listeners: list[Callable[[Changes], None]] = []
+        self.version = 0
+        """Goes up with every transaction that changed something; for callers that remember figures."""
+
+    def listen(self, listener: Callable[[Changes], None]) -> None:
+        """Call ``listener`` after every transaction that changed something; it must be quick."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def write(self) -> Iterator[Changes]:
+        """Run one transaction; nested uses join it. No ``await`` inside."""
+        if self._changes is not None:
+            yield self._changes
+            return
+        self._changes = changes = Changes(self.name)
+        try:
+            with transaction(self.conn):
+                yield changes
+                self._inodes.save()
+                changes.history = self.history.flush()
+        except BaseException:
+            self._inodes.rolled_back()
+            self.history.rolled_back()
+            self.tree.moved()
+            self.marks.changed()
+            raise
+        finally:
+            self._changes = None
+        if changes:
+            self.version += 1
+            for listener in self._listeners:
+                listener(changes)
+
+    def emit(self, event: AnyEvent) -> None:
+        """Add an event to the running transaction."""
+        self.changes.events.append(event)
+
+    @property
+    def changes(self) -> Changes:
+        """The changes of the running transaction."""
+        if self._changes is None:
+            raise RuntimeError("not inside ArenaCache.write")
+        return self._changes
+
+    def allocate(self) -> Inode:
+        """Return a new inode; inside `write`."""
+        return self._inodes.allocate()
+
+    # -- peers
+
+    def peer_id(self, key: PeerKey) -> int:
+        """Return the number of a peer, made on first use (inside `write` then)."""
+        known = self._peer_ids.get(key)
+        if known is not None:
+            return known
+        with self.write():
+            self.conn.execute(
+                "INSERT INTO peer (key, uuid, seq, stamp, acked_seq) VALUES (?, ?, 0, 0, 0)", (key, b"")
+            )
+            row = self.conn.execute("SELECT id FROM peer WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        self._peer_ids[key] = int(row[0])
+        return int(row[0])
+
+    def peer_key(self, peer_id: int) -> PeerKey | None:
+        """Return the key of a numbered peer."""
+        return next((key for key, id_ in self._peer_ids.items() if id_ == peer_id), None)
+
+    def position(self, key: PeerKey) -> tuple[bytes, int]:
+        """Return the history and number up to which the peer's announcements are applied."""
+        row = self.conn.execute("SELECT uuid, seq FROM peer WHERE key = ?", (key,)).fetchone()
+        return (bytes(row[0]), int(row[1])) if row else (b"", 0)
+
+    def acknowledged(self, key: PeerKey) -> int:
+        """Return how far the peer has applied our history."""
+        row = self.conn.execute("SELECT acked_seq FROM peer WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_acknowledged(self, key: PeerKey, seq: int) -> None:
+        """Record how far the peer has applied our history."""
+        with transaction(self.conn):
+            self.conn.execute(
+                "UPDATE peer SET acked_seq = ? WHERE id = ?", (min(seq, self.history.last), self.peer_id(key))
+            )
+
+    def forget_peers(self, keep: Iterable[PeerKey]) -> None:
+        """Drop the entries of peers that are not configured any more."""
+        kept = set(keep)
+        for key in [key for key in self._peer_ids if key not in kept]:
+            peer = self._peer_ids[key]
+            with self.write():
+                nodes = [
+                    row[0] for row in self.conn.execute("SELECT node FROM entry WHERE peer = ?", (peer,))
+                ]
+                self.conn.execute("DELETE FROM entry WHERE peer = ?", (peer,))
+                for node in nodes:
+                    self.refresh(node)
+                self.conn.execute("DELETE FROM peer WHERE id = ?", (peer,))
+                del self._peer_ids[key]
+
+    # -- entries
+
+    def entries(self, node: int) -> list[EntryRow]:
+        """Return all entries of a node."""
+        return [
+            EntryRow(*row)
+            for row in self.conn.execute(f"SELECT {ENTRY_COLUMNS} FROM entry WHERE node = ?", (node,))  # noqa: S608 - a constant
+        ]
+
+    def local_entry(self, node: int) -> EntryRow | None:
+        """Return this host's entry of a node."""
+        row = self.conn.execute(
+            f"SELECT {ENTRY_COLUMNS} FROM entry WHERE node = ? AND peer = 0",  # noqa: S608 - a constant
+            (node,),
+        ).fetchone()
+        return EntryRow(*row) if row else None
+
+    def shown(self, node: int) -> Shown:
+        """Return the shown version of an existing node."""
+        row = self.conn.execute(f"SELECT {_SHOWN_COLUMNS} FROM node WHERE id = ?", (node,)).fetchone()  # noqa: S608 - a constant
+        if row is None:
+            raise KeyError(node)
+        return Shown(*row)
+
+    def put_entry(self, node: int, entry: EntryRow, *, ino: int = 0, stamp: int = 0) -> None:
+        """Write an entry of a node; call `refresh` afterwards."""
+        self.conn.execute(
+            "INSERT OR REPLACE INTO entry (node, peer, holding, kind, size, mtime_ns, mode, hash, vector,"
+            " target, ino, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (node, *entry, ino, stamp),
+        )
+
+    def remove_entry(self, node: int, peer: int) -> None:
+        """Remove an entry of a node; call `refresh` afterwards."""
+        self.conn.execute("DELETE FROM entry WHERE node = ? AND peer = ?", (node, peer))
+
+    def next_vector(self, node: int) -> Vector:
+        """Return the vector of a change made here, based on the version this host holds.
+
+        The own counter is higher than any that the node's entries know, so that it was never used.
+        """
+        entries = self.entries(node)
+        local = next((entry for entry in entries if entry.peer == LOCAL_PEER), None)
+        base = EMPTY
+        if local is not None:
+            shown = self.shown(node)
+            base = Vector(shown.vector if shown.local else local.vector)
+        counters = decode(base)
+        counters[self.self_key] = max(
+            (decode(Vector(entry.vector)).get(self.self_key, 0) for entry in entries),
+            default=0,
+        )
+        return bump(encode(counters), self.self_key)
+
+    # -- shown versions
+
+    def refresh(self, node: int) -> None:
+        """Choose the shown version of a node again and note what changed; inside `write`."""
+        row = self.conn.execute(
+            f"SELECT parent, name, {_SHOWN_COLUMNS} FROM node WHERE id = ?",  # noqa: S608 - a constant
+            (node,),
+        ).fetchone()
+        if row is None:
+            raise KeyError(node)
+        parent, name, before = row[0], row[1], Shown(*row[2:])
+        after = choose(self.entries(node))
+        if after.kind == Kind.NONE and (node == self.root or self._has_visible_child(node)):
+            after = after._replace(kind=int(Kind.DIR), mode=before.mode or _IMPLICIT_MODE)
+        if after == before:
+            return
+        self.conn.execute(
+            "UPDATE node SET kind = ?, size = ?, mtime_ns = ?, mode = ?, hash = ?, vector = ?, target = ?,"
+            " local = ?, flags = ? WHERE id = ?",
+            (*after, node),
+        )
+        self.note_change(node, parent, name, before.kind, after.kind)
+
+    def note_change(self, node: int, parent: int, name: bytes, before: int, after: int) -> None:
+        """Record in the running `Changes` that a node was rewritten; keeps directories visible."""
+        changes = self.changes
+        changes.nodes.add(node)
+        changes.touched.add(parent)
+        if before != after:
+            changes.listings.add(parent)
+            if before != Kind.NONE:
+                changes.gone.append((parent, name))
+            self._parent_visibility(parent, appeared=after != Kind.NONE)
+
+    def show_directory(self, node: int) -> None:
+        """Make a directory visible, with those above it, because something in it is; inside `write`."""
+        self._parent_visibility(node, appeared=True)
+
+    def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
+        if parent in (NO_PARENT, self.root):
+            return
+        row = self.conn.execute("SELECT kind FROM node WHERE id = ?", (parent,)).fetchone()
+        if row is not None and (row[0] == Kind.NONE) == appeared:
+            if not appeared and row[0] != Kind.DIR:
+                return
+            self.refresh_implicit(parent, appeared=appeared)
+
+    def refresh_implicit(self, node: int, *, appeared: bool) -> None:
+        """Choose a directory again after an entry of it came or went."""
+        if not appeared:
+            self.refresh(node)
+            return
+        parent, name = self.tree.parent_and_name(node)
+        self.conn.execute(
+            "UPDATE node SET kind = ?, mode = ? WHERE id = ?", (int(Kind.DIR), _IMPLICIT_MODE, node)
+        )
+        self.note_change(node, parent, name, Kind.NONE, Kind.DIR)
+
+    def _has_visible_child(self, node: int) -> bool:
+        row = self.conn.execute(
+            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 LIMIT 1", (node,)
+        ).fetchone()
+        return row is not None
+
+    # -- what this host holds
+
+    def set_cached(self, nodes: Sequence[int]) -> None:
+        """Record that the shown content of these nodes is held whole and verified as a blob."""
+        with self.write():
+            for node in nodes:
+                shown = self.shown(node)
+                if shown.kind != Kind.FILE or shown.hash is None or shown.local:
+                    continue
+                entry = EntryRow(
+                    LOCAL_PEER,
+                    int(Holding.CACHED),
+                    shown.kind,
+                    shown.size,
+                    shown.mtime_ns,
+                    shown.mode,
+                    shown.hash,
+                    shown.vector,
+                    None,
+                )
+                local = self.local_entry(node)
+                if local is not None and local.holding == Holding.REAL:
+                    # The old real file stays until it is replaced; the blob waits in the store.
+                    continue
+                self.put_entry(node, entry)
+                self.conn.execute("UPDATE node SET local = 2 WHERE id = ?", (node,))
+                self.history.append(node, Op.AVAILABLE)
+                self.changes.nodes.add(node)
+                self.changes.touched.add(self.tree.parent_and_name(node)[0])
+
+    def drop_cached(self, content: bytes) -> list[int]:
+        """Record that the blob of a content is gone; returns the nodes that were cached by it."""
+        with self.write():
+            nodes = [
+                row[0]
+                for row in self.conn.execute(
+                    "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND holding = ?",
+                    (content, int(Holding.CACHED)),
+                )
+            ]
+            for node in nodes:
+                self.remove_entry(node, LOCAL_PEER)
+                self.history.append(node, Op.DROP)
+                self.refresh(node)
+                self.changes.touched.add(self.tree.parent_and_name(node)[0])
+        return nodes
+
+    def set_real(self, node: int, entry: EntryRow, ino: int) -> None:
+        """Record that a version became a real file, directory or link in the datadir; keeps its vector."""
+        with self.write():
+            before = self.local_entry(node)
+            self.put_entry(node, entry, ino=ino)
+            known = before is not None and before.holding == Holding.REAL
+            self.history.append(node, Op.REPLACE if known else Op.ADD)
+            self.refresh(node)
+
+    def path_events(self, node: int) -> RelPath:
+        """Return a node's path for an event."""
+        return self.tree.path(node)
+
+    # -- work for churten
+
+    def mark_dirty(self, nodes: Iterable[int], *, subtree: bool = False) -> None:
+        """Put nodes at the end of churten's queue, due now; inside `write`."""
+        rows = []
+        for node in nodes:
+            self._counter += 1
+            rows.append((node, self._counter, int(subtree)))
+        if rows:
+            self.conn.executemany(
+                "INSERT OR REPLACE INTO dirty (node, counter, subtree, attempts, due_ns, reason)"
+                " VALUES (?, ?, ?, 0, 0, '')",
+                rows,
+            )
+            self.changes.dirty = True
+
+    def is_of_interest(self, node: int, parent: int) -> bool:
+        """Say whether churten may have work on a node: it is marked, or held here in some form."""
+        if self.marks.effective(node, parent) is not Mark.WATCH:
+            return True
+        return self.local_entry(node) is not None

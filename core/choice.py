@@ -1,0 +1,192 @@
+"""Which version of a path is shown, out of what this host and each peer holds.
+
+Pure: rows in, a row out; the same choice on every peer (spec 4 §Versions, §Cache).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from core.types import Holding, Kind, Vector
+from core.versions import EMPTY, Order, compare, merge
+
+LOCAL_PEER = 0
+"""Number of this host in the column ``entry.peer``."""
+
+
+class Flag(enum.IntFlag):
+    """Bits of ``node.flags``."""
+
+    NONE = 0
+    CONFLICT = 1
+    """Several versions, none of which descends from the others."""
+    UNREADABLE = 2
+    """The local file cannot be read any more; its entry is kept."""
+    REVIVED = 4
+    """Deleted by one peer, changed by another: the change won."""
+
+
+class EntryRow(NamedTuple):
+    """A row of table ``entry`` without the node; see ``core/sql/arena.sql``."""
+
+    peer: int
+    holding: int
+    kind: int
+    size: int
+    mtime_ns: int
+    mode: int
+    hash: bytes | None
+    vector: bytes
+    target: bytes | None
+
+
+class Shown(NamedTuple):
+    """The shown version of a node: the columns of table ``node`` from ``kind`` on, in order."""
+
+    kind: int
+    size: int
+    mtime_ns: int
+    mode: int
+    hash: bytes | None
+    vector: bytes
+    target: bytes | None
+    local: int
+    flags: int
+
+
+NOTHING = Shown(Kind.NONE, 0, 0, 0, None, EMPTY, None, 0, 0)
+
+
+@dataclass(slots=True)
+class _Version:
+    vector: Vector
+    entries: list[EntryRow]
+
+    @property
+    def deleted(self) -> bool:
+        return self.entries[0].holding == Holding.TOMBSTONE
+
+
+def choose(entries: Sequence[EntryRow]) -> Shown:
+    """Return what a node shows, given every entry of it."""
+    if not entries:
+        return NOTHING
+    if len(entries) == 1:
+        return show_single(entries[0])
+    versions = _maximal(group_versions(entries))
+    live = [version for version in versions if not version.deleted]
+    if not live:
+        return NOTHING._replace(vector=merge(version.vector for version in versions))
+    flags = Flag.REVIVED if len(live) < len(versions) else Flag.NONE
+    if len(live) > 1 and not any(_is_unhashed(version) for version in live):
+        flags |= Flag.CONFLICT
+    chosen = _preferred(live)
+    meta = _representative(chosen)
+    local = max((_local(entry) for entry in chosen.entries), default=0)
+    return Shown(
+        meta.kind,
+        meta.size,
+        meta.mtime_ns,
+        meta.mode,
+        meta.hash,
+        chosen.vector,
+        meta.target,
+        local,
+        int(flags),
+    )
+
+
+def show_single(entry: EntryRow) -> Shown:
+    """Return what a node with this one entry shows."""
+    if entry.holding == Holding.TOMBSTONE:
+        return NOTHING._replace(vector=entry.vector)
+    return Shown(
+        entry.kind,
+        entry.size,
+        entry.mtime_ns,
+        entry.mode,
+        entry.hash,
+        entry.vector,
+        entry.target,
+        _local(entry),
+        0,
+    )
+
+
+def _local(entry: EntryRow) -> int:
+    return entry.holding if entry.peer == LOCAL_PEER else 0
+
+
+def same_version(left: EntryRow, right: EntryRow) -> bool:
+    """Say whether two entries are one version: equal vectors, or equal content whatever the vectors."""
+    if left.holding == Holding.TOMBSTONE or right.holding == Holding.TOMBSTONE:
+        return left.holding == right.holding
+    if left.kind != right.kind:
+        return False
+    if left.kind == Kind.FILE:
+        if left.hash is None or right.hash is None:
+            return left.vector == right.vector
+        return left.hash == right.hash
+    return left.kind == Kind.DIR or left.target == right.target
+
+
+def group_versions(entries: Sequence[EntryRow]) -> list[_Version]:
+    """Return the versions that the entries hold, each with its merged vector."""
+    versions: list[_Version] = []
+    for entry in entries:
+        for version in versions:
+            if any(same_version(entry, other) for other in version.entries):
+                version.entries.append(entry)
+                version.vector = merge((version.vector, Vector(entry.vector)))
+                break
+        else:
+            versions.append(_Version(Vector(entry.vector), [entry]))
+    return versions
+
+
+def _maximal(versions: list[_Version]) -> list[_Version]:
+    return [
+        version
+        for version in versions
+        if not any(
+            compare(version.vector, other.vector) is Order.PRECEDES
+            for other in versions
+            if other is not version
+        )
+    ]
+
+
+def _is_unhashed(version: _Version) -> bool:
+    return all(entry.kind == Kind.FILE and entry.hash is None for entry in version.entries)
+
+
+def _preferred(live: list[_Version]) -> _Version:
+    for version in live:
+        if any(_local(entry) == Holding.REAL for entry in version.entries):
+            return version
+    for version in live:
+        if any(_local(entry) for entry in version.entries):
+            return version
+    return max(
+        live, key=lambda v: (max(e.mtime_ns for e in v.entries), max(e.hash or b"" for e in v.entries))
+    )
+
+
+def _representative(version: _Version) -> EntryRow:
+    """Return the entry whose metadata is shown: of the newest vector, hashed first, then the latest."""
+    best = version.entries[0]
+    for entry in version.entries[1:]:
+        order = compare(Vector(entry.vector), Vector(best.vector))
+        if order is Order.DESCENDS or (order is not Order.PRECEDES and _rank(entry) > _rank(best)):
+            best = entry
+    if best.kind == Kind.FILE and best.hash is None:
+        known = next((entry.hash for entry in version.entries if entry.hash is not None), None)
+        best = best._replace(hash=known)
+    return best
+
+
+def _rank(entry: EntryRow) -> tuple[bool, int, int, int]:
+    return (entry.hash is not None, entry.mtime_ns, entry.mode, entry.holding)

@@ -1,0 +1,225 @@
+"""Applying what peers announce: batches of entries into the cache of an arena.
+
+Idempotent and independent of order per path: the last word of a peer about a path replaces its
+entry, and the shown version follows from the vectors. One transaction for a batch together with the
+position, so that nothing is applied twice or lost (spec 4 §Announcing). Engine thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from core.announce import Batch, Group, Phase
+from core.cache import ArenaCache
+from core.choice import LOCAL_PEER, EntryRow, Shown, show_single
+from core.events import ConflictChanged, FileChanged
+from core.history import Op
+from core.paths import join
+from core.types import Holding, Inode, Kind, Mark, PeerKey
+
+_log = logging.getLogger("realize.core.remote")
+
+_EVENTS_PER_BATCH = 100
+"""LIMIT: changes of single files that are worth an event each; more are one `TreeChanged`."""
+
+_INSERT_NODE = (
+    "INSERT INTO node (id, parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"
+)
+_INSERT_ENTRY = (
+    "INSERT OR REPLACE INTO entry (node, peer, holding, kind, size, mtime_ns, mode, hash, vector,"
+    " target, ino, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"
+)
+_UPDATE_SINGLE = (
+    "UPDATE node SET kind = ?, size = ?, mtime_ns = ?, mode = ?, hash = ?, vector = ?, target = ?,"
+    " local = 0, flags = 0 WHERE id = ?"
+)
+
+
+class RemoteEntries:
+    """The writing side of a subscription to one arena of any peer."""
+
+    def __init__(self, cache: ArenaCache) -> None:
+        """Write into ``cache``."""
+        self._cache = cache
+
+    def apply(self, key: PeerKey, peer_name: str, batch: Batch) -> None:
+        """Apply one batch of a peer and its position, durably with respect to a crash of the process."""
+        cache = self._cache
+        with cache.write() as changes:
+            peer = cache.peer_id(key)
+            if batch.phase is Phase.CATCHUP_START:
+                cache.conn.execute("UPDATE peer SET stamp = stamp + 1 WHERE id = ?", (peer,))
+            stamp = self._stamp(peer)
+            quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
+            for group in batch.groups:
+                _GroupWriter(cache, peer, "" if quiet else peer_name, stamp, group).write()
+            if batch.phase is Phase.CATCHUP_COMPLETE:
+                self._drop_unlisted(peer, stamp)
+            if batch.phase in (Phase.FOLLOW, Phase.CATCHUP_COMPLETE):
+                cache.conn.execute(
+                    "UPDATE peer SET uuid = ?, seq = ? WHERE id = ?", (batch.uuid, batch.seq, peer)
+                )
+            changes.touched |= changes.listings
+
+    def _stamp(self, peer: int) -> int:
+        row = self._cache.conn.execute("SELECT stamp FROM peer WHERE id = ?", (peer,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _drop_unlisted(self, peer: int, stamp: int) -> None:
+        """Drop what a full listing did not mention: not held there any more, but not deleted either."""
+        cache = self._cache
+        nodes = [
+            row[0]
+            for row in cache.conn.execute(
+                "SELECT node FROM entry WHERE peer = ? AND stamp < ?", (peer, stamp)
+            )
+        ]
+        if not nodes:
+            return
+        cache.conn.execute("DELETE FROM entry WHERE peer = ? AND stamp < ?", (peer, stamp))
+        for node in nodes:
+            cache.refresh(node)
+
+
+class _GroupWriter:
+    """Writes the entries of one directory; new names in bulk, known ones one by one."""
+
+    def __init__(self, cache: ArenaCache, peer: int, peer_name: str, stamp: int, group: Group) -> None:
+        self._cache = cache
+        self._peer = peer
+        self._event_peer = peer_name
+        self._stamp = stamp
+        self._group = group
+        self._parent = cache.tree.ensure_dir(group.directory)
+        self._wanted = cache.marks.of_directory(self._parent) is not Mark.WATCH
+        self._new_nodes: list[tuple[object, ...]] = []
+        self._new_entries: list[tuple[object, ...]] = []
+        self._new_names: set[bytes] = set()
+        self._dirty: list[int] = []
+
+    def write(self) -> None:
+        cache, conn, parent = self._cache, self._cache.conn, self._parent
+        select = (
+            "SELECT n.id, n.kind, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
+            " WHERE n.parent = ? AND n.name = ?"
+        )
+        appeared = False
+        for name, entry in self._rows():
+            live = entry.holding != Holding.TOMBSTONE
+            if name in self._new_names:
+                self._flush_new()
+            known: list[Any] = conn.execute(select, (parent, name)).fetchall()
+            if not known:
+                if entry.holding != Holding.DROPPED:
+                    self._add(name, entry)
+                    appeared = appeared or live
+                continue
+            self._update(Inode(known[0][0]), known[0][1], [row[2] for row in known], name, entry)
+        self._flush_new()
+        if appeared:
+            cache.changes.listings.add(parent)
+            cache.show_directory(parent)
+        if self._dirty:
+            cache.mark_dirty(self._dirty)
+
+    def _rows(self) -> Iterator[tuple[bytes, EntryRow]]:
+        group, peer = self._group, self._peer
+        targets = group.targets or [b""] * len(group.names)
+        for name, holding, kind, size, mtime_ns, mode, content, vector, target in zip(
+            group.names,
+            group.holdings,
+            group.kinds,
+            group.sizes,
+            group.mtimes_ns,
+            group.modes,
+            group.hashes,
+            group.vectors,
+            targets,
+            strict=True,
+        ):
+            yield (
+                name,
+                EntryRow(peer, holding, kind, size, mtime_ns, mode, content or None, vector, target or None),
+            )
+
+    def _add(self, name: bytes, entry: EntryRow) -> None:
+        node = self._cache.allocate()
+        shown = show_single(entry)
+        self._new_names.add(name)
+        self._new_nodes.append((node, self._parent, name, *shown[:7]))
+        self._new_entries.append((node, *entry, self._stamp))
+        if self._wanted and shown.kind != Kind.NONE:
+            self._dirty.append(node)
+        if entry.kind == Kind.DIR:
+            # A directory may be listed before or after what is in it; its own node must be there now.
+            self._flush_new()
+        if self._event_peer and shown.kind == Kind.FILE:
+            self._event(name, "added")
+
+    def _flush_new(self) -> None:
+        if self._new_nodes:
+            self._cache.conn.executemany(_INSERT_NODE, self._new_nodes)
+            self._cache.conn.executemany(_INSERT_ENTRY, self._new_entries)
+            self._new_nodes.clear()
+            self._new_entries.clear()
+            self._new_names.clear()
+
+    def _update(
+        self, node: Inode, before: int, peers: list[int | None], name: bytes, entry: EntryRow
+    ) -> None:
+        cache = self._cache
+        alone = all(peer in (None, self._peer) for peer in peers)
+        if entry.holding == Holding.DROPPED:
+            cache.remove_entry(node, self._peer)
+            cache.refresh(node)
+        else:
+            cache.conn.execute(_INSERT_ENTRY, (node, *entry, self._stamp))
+            if alone and entry.holding != Holding.TOMBSTONE and entry.kind != Kind.DIR:
+                cache.conn.execute(_UPDATE_SINGLE, (*show_single(entry)[:7], node))
+                cache.note_change(node, self._parent, name, before, entry.kind)
+            else:
+                self._refresh_shared(node, name)
+        held = LOCAL_PEER in peers
+        if self._wanted or held or cache.marks.explicit(node) is not None:
+            self._dirty.append(node)
+        if self._event_peer and entry.kind == Kind.FILE and before == Kind.FILE:
+            self._event(name, "replaced" if entry.holding == Holding.REAL else "available")
+        if self._event_peer and entry.holding == Holding.TOMBSTONE and before:
+            self._event(name, "removed")
+
+    def _refresh_shared(self, node: Inode, name: bytes) -> None:
+        cache = self._cache
+        was = cache.shown(node)
+        cache.refresh(node)
+        now = cache.shown(node)
+        if (was.flags ^ now.flags) & 1:
+            cache.emit(
+                ConflictChanged(
+                    arena=cache.name,
+                    path=join(self._group.directory, name),
+                    peers=(self._event_peer,) if self._event_peer else (),
+                    resolved=not now.flags & 1,
+                )
+            )
+        self._drop_superseded(node, was, now)
+
+    def _drop_superseded(self, node: Inode, was: Shown, now: Shown) -> None:
+        """A cached copy of an outdated version is nothing we hold of this path any more."""
+        if was.local != Holding.CACHED or now.local:
+            return
+        self._cache.remove_entry(node, LOCAL_PEER)
+        self._cache.history.append(node, Op.DROP)
+        self._cache.refresh(node)
+
+    def _event(self, name: bytes, what: str) -> None:
+        self._cache.emit(
+            FileChanged(
+                arena=self._cache.name,
+                path=join(self._group.directory, name),
+                what=what,  # type: ignore[arg-type]  # one of the literals, from the calls above
+                peer=self._event_peer,
+            )
+        )
