@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from core.changes import Changes
-from core.choice import LOCAL_PEER, EntryRow, Shown, choose
+from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, choose
 from core.db import Connection, transaction
 from core.events import AnyEvent
 from core.history import History, Op
@@ -26,8 +26,6 @@ from core.versions import EMPTY, bump, decode, encode
 
 _log = logging.getLogger("realize.core.cache")
 
-ENTRY_COLUMNS = "peer, holding, kind, size, mtime_ns, mode, hash, vector, target"
-_SHOWN_COLUMNS = "kind, size, mtime_ns, mode, hash, vector, target, local, flags"
 _IMPLICIT_MODE = 0o755
 
 
@@ -167,20 +165,26 @@ class ArenaCache:
         """Return all entries of a node."""
         return [
             EntryRow(*row)
-            for row in self.conn.execute(f"SELECT {ENTRY_COLUMNS} FROM entry WHERE node = ?", (node,))  # noqa: S608 - a constant
+            for row in self.conn.execute(
+                "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target FROM entry WHERE node = ?",
+                (node,),
+            )
         ]
 
     def local_entry(self, node: int) -> EntryRow | None:
         """Return this host's entry of a node."""
         row = self.conn.execute(
-            f"SELECT {ENTRY_COLUMNS} FROM entry WHERE node = ? AND peer = 0",  # noqa: S608 - a constant
+            "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target FROM entry WHERE node = ? AND peer = 0",
             (node,),
         ).fetchone()
         return EntryRow(*row) if row else None
 
     def shown(self, node: int) -> Shown:
         """Return the shown version of an existing node."""
-        row = self.conn.execute(f"SELECT {_SHOWN_COLUMNS} FROM node WHERE id = ?", (node,)).fetchone()  # noqa: S608 - a constant
+        row = self.conn.execute(
+            "SELECT kind, size, mtime_ns, mode, hash, vector, target, local, flags FROM node WHERE id = ?",
+            (node,),
+        ).fetchone()
         if row is None:
             raise KeyError(node)
         return Shown(*row)
@@ -220,7 +224,7 @@ class ArenaCache:
     def refresh(self, node: int) -> None:
         """Choose the shown version of a node again and note what changed; inside `write`."""
         row = self.conn.execute(
-            f"SELECT parent, name, {_SHOWN_COLUMNS} FROM node WHERE id = ?",  # noqa: S608 - a constant
+            "SELECT parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags FROM node WHERE id = ?",
             (node,),
         ).fetchone()
         if row is None:
@@ -229,6 +233,8 @@ class ArenaCache:
         after = choose(self.entries(node))
         if after.kind == Kind.NONE and (node == self.root or self._has_visible_child(node)):
             after = after._replace(kind=int(Kind.DIR), mode=before.mode or _IMPLICIT_MODE)
+        if after.local == Holding.REAL:
+            after = after._replace(flags=after.flags | before.flags & Flag.UNREADABLE)
         if after == before:
             return
         self.conn.execute(

@@ -2,7 +2,8 @@
 -- Written by the engine thread alone; each reader has a read-only connection of its own.
 
 CREATE TABLE meta (
-    key TEXT PRIMARY KEY,       -- 'uuid', 'inode_next', 'inode_end', 'root', 'datadir_id', 'counter'
+    key TEXT PRIMARY KEY,       -- 'uuid', 'inode_next', 'inode_end', 'root', 'datadir_device', 'datadir_ino',
+                                -- 'clean' (core.blobs)
     value ANY NOT NULL
 ) STRICT;
 
@@ -19,7 +20,7 @@ CREATE TABLE node (
     vector BLOB NOT NULL,       -- of the shown version; merged where several entries agree
     target BLOB,                -- text of a symlink
     local INTEGER NOT NULL,     -- 0: shown version not whole here; 1: real in the datadir; 2: cached
-    flags INTEGER NOT NULL,     -- core.cache.Flag bits: 1 conflict, 2 unreadable, 4 deleted-but-changed
+    flags INTEGER NOT NULL,     -- core.choice.Flag bits: 1 conflict, 2 unreadable, 4 deleted-but-changed
     UNIQUE (parent, name)
 ) STRICT;
 
@@ -36,10 +37,11 @@ CREATE TABLE entry (
     vector BLOB NOT NULL,
     target BLOB,
     ino INTEGER NOT NULL,       -- inode number in the datadir for a real local entry; else 0
-    stamp INTEGER NOT NULL,     -- catch-up or scan generation that listed it last
+    stamp INTEGER NOT NULL,     -- peer.stamp of the catch-up that listed it last; 0 for local entries
     PRIMARY KEY (node, peer)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entry_local_hash ON entry (hash) WHERE peer = 0 AND hash IS NOT NULL;
+CREATE INDEX entry_unhashed ON entry (node) WHERE peer = 0 AND holding = 1 AND kind = 1 AND hash IS NULL;
 
 -- Peers known to this arena, and both positions in history.
 CREATE TABLE peer (

@@ -1,0 +1,332 @@
+"""Local changes of an arena: what the index of the datadir found, written into the cache.
+
+Implements `core.ports.LocalStore`. Every change makes a version of this host and an entry of
+history; a hash that follows is an update of the same version (spec 4 §Unhashed). Engine thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+from core.cache import ArenaCache
+from core.choice import LOCAL_PEER, EntryRow, Flag
+from core.events import FileChanged
+from core.history import Op
+from core.paths import join, split
+from core.ports import Found, Hashed, LocalRow, Unhashed
+from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
+from core.versions import EMPTY, bump
+
+_EVENTS_PER_BATCH = 100
+"""LIMIT: changes of single files that are worth an event each."""
+
+_INSERT_NODE = (
+    "INSERT INTO node (id, parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)"
+)
+_INSERT_ENTRY = (
+    "INSERT OR REPLACE INTO entry (node, peer, holding, kind, size, mtime_ns, mode, hash, vector,"
+    " target, ino, stamp) VALUES (?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ?, 0)"
+)
+
+
+class LocalEntries:
+    """The local side of an arena's cache; a `core.ports.LocalStore`."""
+
+    def __init__(self, cache: ArenaCache) -> None:
+        """Write into ``cache``."""
+        self._cache = cache
+        self._first_vector = bump(EMPTY, cache.self_key)
+        self._expected: dict[RelPath, tuple[int, int]] = {}
+
+    @contextmanager
+    def expecting(self, paths: dict[RelPath, tuple[int, int]]) -> Iterator[None]:
+        """Ignore these files for a while: ``(ino, mtime_ns)`` of what a job of ours puts there.
+
+        RACE: inotify tells of the file before the job has recorded it; without this the index would
+        take our own work for a change by the user.
+        """
+        self._expected.update(paths)
+        try:
+            yield
+        finally:
+            for path in paths:
+                self._expected.pop(path, None)
+
+    # -- reading
+
+    def local_children(self, directory: RelPath) -> dict[bytes, LocalRow]:
+        """See `LocalStore.local_children`."""
+        parent = self._cache.tree.find(directory)
+        if parent is None:
+            return {}
+        rows = self._cache.conn.execute(
+            "SELECT n.name, e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+            " WHERE n.parent = ?",
+            (parent,),
+        )
+        return {row[0]: _local_row(row[1:]) for row in rows}
+
+    def local_row(self, path: RelPath) -> LocalRow | None:
+        """See `LocalStore.local_row`."""
+        node = self._cache.tree.find(path)
+        if node is None:
+            return None
+        row = self._cache.conn.execute(
+            "SELECT e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1 WHERE n.id = ?",
+            (node,),
+        ).fetchone()
+        return _local_row(row) if row else None
+
+    def local_file_count(self) -> int:
+        """See `LocalStore.local_file_count`."""
+        row: Any = self._cache.conn.execute(
+            "SELECT count(*) FROM entry e WHERE e.peer = 0 AND e.holding = 1 AND e.kind = 1"
+        ).fetchone()
+        return int(row[0])
+
+    def unhashed(self, after: bytes | None, limit: int) -> list[Unhashed]:
+        """See `LocalStore.unhashed`; the cursor is the node."""
+        start = int.from_bytes(after, "big") if after else 0
+        rows: list[Any] = self._cache.conn.execute(
+            "SELECT e.node, e.size, e.mtime_ns, e.ino FROM entry e JOIN node n ON n.id = e.node"
+            " WHERE e.peer = 0 AND e.holding = 1 AND e.kind = 1 AND e.hash IS NULL AND e.node > ?"
+            " AND n.flags & ? = 0 ORDER BY e.node LIMIT ?",
+            (start, int(Flag.UNREADABLE), limit),
+        ).fetchall()
+        path = self._cache.tree.path
+        return [
+            Unhashed(path(node), size, mtime_ns, ino, int(node).to_bytes(8, "big"))
+            for node, size, mtime_ns, ino in rows
+        ]
+
+    def datadir_id(self) -> tuple[int, int] | None:
+        """See `LocalStore.datadir_id`."""
+        rows: dict[Any, Any] = dict(
+            self._cache.conn.execute(
+                "SELECT key, value FROM meta WHERE key IN ('datadir_device', 'datadir_ino')"
+            )
+        )
+        return (int(rows["datadir_device"]), int(rows["datadir_ino"])) if len(rows) == 2 else None
+
+    def set_datadir_id(self, device: int, ino: int) -> None:
+        """See `LocalStore.set_datadir_id`."""
+        with self._cache.write():
+            self._cache.conn.executemany(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                [("datadir_device", device), ("datadir_ino", ino)],
+            )
+
+    # -- writing
+
+    def record(self, found: Sequence[Found]) -> None:
+        """See `LocalStore.record`."""
+        quiet = len(found) > _EVENTS_PER_BATCH
+        with self._cache.write():
+            for directory, group in groupby(found, key=lambda item: item.directory):
+                self._record_group(directory, [item for item in group if not self._is_ours(item)], quiet)
+
+    def _is_ours(self, item: Found) -> bool:
+        if not self._expected:
+            return False
+        expected = self._expected.get(join(item.directory, item.name))
+        return expected is not None and expected == (item.ino, item.mtime_ns)
+
+    def _record_group(self, directory: RelPath, found: list[Found], quiet: bool) -> None:
+        if not found:
+            return
+        cache = self._cache
+        parent = cache.tree.ensure_dir(directory)
+        cache.show_directory(parent)
+        select = "SELECT id FROM node WHERE parent = ? AND name = ?"
+        nodes: list[tuple[object, ...]] = []
+        entries: list[tuple[object, ...]] = []
+        for item in found:
+            known: Any = cache.conn.execute(select, (parent, item.name)).fetchone()
+            if known is not None:
+                self._change(Inode(known[0]), item, quiet)
+                continue
+            node = cache.allocate()
+            content = self._moved_hash(item)
+            values = (
+                int(item.kind),
+                item.size,
+                item.mtime_ns,
+                item.mode,
+                content,
+                self._first_vector,
+                item.target or None,
+            )
+            nodes.append((node, parent, item.name, *values))
+            entries.append((node, *values, item.ino))
+            cache.history.append(node, Op.ADD)
+            if not quiet:
+                self._event(item, "added")
+        if nodes:
+            cache.conn.executemany(_INSERT_NODE, nodes)
+            cache.conn.executemany(_INSERT_ENTRY, entries)
+            cache.changes.listings.add(parent)
+            cache.changes.touched.add(parent)
+
+    def _moved_hash(self, item: Found) -> bytes | None:
+        if item.hash_from is None:
+            return None
+        node = self._cache.tree.find(item.hash_from)
+        if node is None:
+            return None
+        row: Any = self._cache.conn.execute(
+            "SELECT hash FROM entry e WHERE node = ? AND e.peer = 0 AND e.holding = 1 AND size = ? AND mtime_ns = ? AND ino = ?",
+            (node, item.size, item.mtime_ns, item.ino),
+        ).fetchone()
+        return row[0] if row else None
+
+    def _change(self, node: Inode, item: Found, quiet: bool) -> None:
+        cache = self._cache
+        row: Any = cache.conn.execute(
+            "SELECT holding, kind, size, mtime_ns, mode, hash, target, ino FROM entry"
+            " WHERE node = ? AND peer = 0",
+            (node,),
+        ).fetchone()
+        real = row is not None and row[0] == Holding.REAL
+        target = item.target or None
+        if (
+            real
+            and row[1:5] == (item.kind, item.size, item.mtime_ns, item.mode)
+            and row[6:] == (target, item.ino)
+        ):
+            self._clear_unreadable(node)
+            return
+        same_content = real and item.same_content and row[1] == item.kind and row[2] == item.size
+        content = row[5] if same_content else self._moved_hash(item)
+        if real and item.kind == Kind.DIR and row[1] == Kind.DIR and row[4] == item.mode:
+            # A directory's own times and inode number are nobody's change.
+            cache.conn.execute("UPDATE entry SET ino = ? WHERE node = ? AND peer = 0", (item.ino, node))
+            return
+        vector = cache.next_vector(node)
+        entry = EntryRow(
+            LOCAL_PEER,
+            int(Holding.REAL),
+            int(item.kind),
+            item.size,
+            item.mtime_ns,
+            item.mode,
+            content,
+            vector,
+            target,
+        )
+        cache.put_entry(node, entry, ino=item.ino)
+        cache.refresh(node)
+        self._clear_unreadable(node)
+        op = Op.META if same_content else Op.REPLACE if real else Op.ADD
+        cache.history.append(node, op)
+        if not quiet:
+            self._event(item, "meta" if same_content else "replaced" if real else "added")
+
+    def _event(self, item: Found, what: str) -> None:
+        self._cache.emit(
+            FileChanged(
+                arena=self._cache.name,
+                path=join(item.directory, item.name),
+                what=what,  # type: ignore[arg-type]  # one of the literals, from the calls above
+            )
+        )
+
+    def _clear_unreadable(self, node: int) -> None:
+        self._cache.conn.execute(
+            "UPDATE node SET flags = flags & ~? WHERE id = ? AND flags & ? <> 0",
+            (int(Flag.UNREADABLE), node, int(Flag.UNREADABLE)),
+        )
+
+    def remove(self, paths: Sequence[RelPath]) -> None:
+        """See `LocalStore.remove`."""
+        cache = self._cache
+        with cache.write():
+            quiet = len(paths) > _EVENTS_PER_BATCH
+            for path in paths:
+                node = cache.tree.find(path)
+                if node is None or path in self._expected:
+                    continue
+                for below in self._real_below(node):
+                    self._tombstone(below)
+                if not quiet:
+                    cache.emit(FileChanged(arena=cache.name, path=path, what="removed"))
+
+    def _real_below(self, node: int) -> list[int]:
+        """Return the node and all below it that are real here, the deepest first."""
+        rows: Iterable[Any] = self._cache.conn.execute(
+            "WITH RECURSIVE below (id, depth) AS (SELECT ?, 0 UNION ALL"
+            " SELECT n.id, b.depth + 1 FROM below b JOIN node n ON n.parent = b.id)"
+            " SELECT b.id FROM below b JOIN entry e ON e.node = b.id AND e.peer = 0 AND e.holding = 1 ORDER BY b.depth DESC",
+            (node,),
+        )
+        return [row[0] for row in rows]
+
+    def _tombstone(self, node: int) -> None:
+        cache = self._cache
+        vector = cache.next_vector(node)
+        cache.put_entry(
+            node,
+            EntryRow(LOCAL_PEER, int(Holding.TOMBSTONE), int(Kind.NONE), 0, 0, 0, None, vector, None),
+        )
+        cache.refresh(node)
+        cache.history.append(node, Op.REMOVE)
+
+    def hashed(self, results: Sequence[Hashed]) -> None:
+        """See `LocalStore.hashed`."""
+        cache = self._cache
+        with cache.write():
+            for result in results:
+                directory, name = split(result.path)
+                parent = cache.tree.ensure_dir(directory)
+                row: Any = cache.conn.execute(
+                    "SELECT n.id, e.hash, (SELECT count(*) FROM entry o WHERE o.node = n.id)"
+                    " FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+                    " WHERE n.parent = ? AND n.name = ? AND e.size = ? AND e.mtime_ns = ? AND e.ino = ?",
+                    (parent, name, result.size, result.mtime_ns, result.ino),
+                ).fetchone()
+                if row is not None:
+                    self._set_hash(row[0], parent, row[1], row[2], result)
+
+    def _set_hash(self, node: int, parent: int, known: bytes | None, entries: int, result: Hashed) -> None:
+        cache = self._cache
+        if result.blocks is not None:
+            self._put_blocks(result.hash, result.blocks)
+        if known == result.hash:
+            self._clear_unreadable(node)
+            return
+        cache.conn.execute("UPDATE entry SET hash = ? WHERE node = ? AND peer = 0", (result.hash, node))
+        if entries == 1:
+            cache.conn.execute("UPDATE node SET hash = ?, flags = 0 WHERE id = ?", (result.hash, node))
+            cache.changes.touched.add(parent)
+        else:
+            cache.refresh(node)
+            self._clear_unreadable(node)
+        cache.history.append(node, Op.REPLACE)
+
+    def _put_blocks(self, content: Hash, blocks: BlockList) -> None:
+        self._cache.conn.execute(
+            "INSERT OR REPLACE INTO block_list (hash, block_bytes, hashes) VALUES (?, ?, ?)",
+            (content, blocks.block_bytes, blocks.hashes),
+        )
+
+    def unreadable(self, paths: Sequence[RelPath]) -> None:
+        """See `LocalStore.unreadable`."""
+        cache = self._cache
+        with cache.write() as changes:
+            for path in paths:
+                node = cache.tree.find(path)
+                if node is not None:
+                    cache.conn.execute(
+                        "UPDATE node SET flags = flags | ? WHERE id = ?", (int(Flag.UNREADABLE), node)
+                    )
+                    changes.touched.add(cache.tree.parent_and_name(node)[0])
+
+
+def _local_row(row: Any) -> LocalRow:  # noqa: ANN401 - a row of SQLite
+    kind, size, mtime_ns, mode, ino, hashed, flags, target = row
+    return LocalRow(
+        Kind(kind), size, mtime_ns, mode, ino, bool(hashed), bool(flags & Flag.UNREADABLE), target or b""
+    )
