@@ -57,7 +57,7 @@ def human_rate(x: float) -> str:
 
 
 def human_duration(s: float) -> str:
-    """Return a time in its two largest units: ``0.3 s``, ``12 s``, ``4 m 05 s``, ``2 h 10 m``, ``3 d 4 h``."""
+    """Return a time in its two largest units: ``0.3 s``, ``12 s``, ``4 m 05 s``, ``3 d 4 h``."""
     if s < 0:
         return "-" + human_duration(-s)
     if s < 9.95:
