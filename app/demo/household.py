@@ -44,13 +44,13 @@ class ArenaPlan:
 
 @dataclass(frozen=True)
 class PeerPlan:
-    """What a peer is configured with. ``node`` are further keys of ``[node]``."""
+    """What a peer is configured with. ``wrapper`` is a command that its daemon is run by."""
 
     name: str
     arenas: Sequence[ArenaPlan]
     listen: bool = True
     mount: bool = True
-    node: Mapping[str, object] = field(default_factory=dict)
+    wrapper: Sequence[str] = ()
 
 
 def wait_until(
@@ -136,7 +136,6 @@ class Peer:
         node["socket"] = str(self.socket)
         if self.port is None:
             node["listen"] = []
-        node.update(self._plan.node)
         arenas = document["arena"]
         assert isinstance(arenas, AoT)
         for plan in self._plan.arenas:
@@ -193,7 +192,7 @@ class Peer:
             encoding="utf-8",
             errors="surrogateescape",
             timeout=timeout_s,
-            env=self._environment(),
+            env=self.environment(),
         )
 
     def command(self, *arguments: str | bytes, timeout_s: float = 60.0) -> str:
@@ -221,7 +220,12 @@ class Peer:
         """Wait until the daemon has nothing left to do."""
         self.command("status", "--wait-idle", f"{timeout_s:g}", timeout_s=timeout_s + 30)
 
-    def _environment(self) -> dict[str, str]:
+    def daemon_command(self, *arguments: str) -> list[str]:
+        """Return the command line of this peer's daemon."""
+        return [*realize_command(), "--config", str(self.config), "tui", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment for this peer's commands: nothing of the caller's own set-up."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("REALIZE_")}
         kept.pop("JOURNAL_STREAM", None)
         return kept | {"XDG_RUNTIME_DIR": str(self.home / "run"), "XDG_STATE_HOME": str(self.home / "state")}
@@ -234,11 +238,11 @@ class Peer:
         with open(self.log_path, "ab") as log:
             found = os.fstat(log.fileno())
             self.process = subprocess.Popen(
-                [*realize_command(), "--config", str(self.config), "tui", "--no-ui", *arguments],
+                [*self._plan.wrapper, *self.daemon_command("--no-ui", *arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=self._environment() | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},
+                env=self.environment() | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},
                 start_new_session=True,
             )
         threading.Thread(target=self._follow, args=(self.process, self._ready), daemon=True).start()
