@@ -96,9 +96,8 @@ def _syntax_problem(shown: str, text: str, error: str) -> str:
         return f"{shown}:1: not TOML: {display(error)}"
     rows = text.split("\n")
     line = int(match["line"]) if match["line"] else max(1, len(text.rstrip().split("\n")))
-    # tomllib stops at the line end when a value is cut off; the column then lies on the next line.
     source = rows[line - 1].strip() if line <= len(rows) else ""
-    return f"{shown}:{line}: not TOML: {display(match['what'])}: {show(source)}"
+    return f"{shown}:{line}: not TOML: {display(match['what'])}: {_shorten(display(source))}"
 
 
 def show(value: object) -> str:
@@ -109,7 +108,10 @@ def show(value: object) -> str:
         text = type(value).__name__
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         text = f"a list of {len(value)} tables"
-    text = display(text)
+    return _shorten(display(text))
+
+
+def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"
 
 

@@ -32,8 +32,7 @@ def check_rules(
     _check_arena_names(config, arenas)
     _check_peers(config, peers)
     for section, arena in zip(arenas, config.arenas, strict=True):
-        if "workdir" in section:
-            _check_arena(section, arena, offline_ok=offline_ok)
+        _check_arena(section, arena, offline_ok=offline_ok)
         _check_overlay(config, section, arena)
     _check_directories(config, arenas)
     _check_mount(config, node, arenas)
@@ -80,10 +79,13 @@ def _own_public_key(config: Config) -> bytes | None:
 
 
 def _check_arena(section: Section, arena: ArenaConfig, *, offline_ok: bool) -> None:
+    """Check an arena's directories against each other and the disk."""
     if os.path.exists(arena.workdir) and not os.path.isdir(arena.workdir):
         section.bad("workdir", "is not a directory", "a directory, which is created when missing")
-        return
     if arena.datadir is None:
+        return
+    is_there = _datadir_is_there(section, arena, offline_ok=offline_ok)
+    if "workdir" not in section:
         return
     work, data = _real(arena.workdir), _real(arena.datadir)
     if _is_inside(work, data):
@@ -92,9 +94,7 @@ def _check_arena(section: Section, arena: ArenaConfig, *, offline_ok: bool) -> N
     for name in OWN_DIRECTORIES:
         if _is_inside(data, work / name):
             section.bad("datadir", f"lies inside {name}/ of the workdir", "a directory of its own")
-    if not _datadir_is_there(section, arena, offline_ok=offline_ok):
-        return
-    if os.stat(arena.datadir).st_dev != _device(work):
+    if is_there and os.stat(arena.datadir).st_dev != _device(work):
         # LIMIT: two mounts of one filesystem have one device number; they are found at the first rename.
         section.bad("workdir", f"is not on the filesystem of the datadir {_name(arena.datadir)}", "the same")
 

@@ -71,6 +71,7 @@ class Overrides:
     mount: Path | None = None
     listen: tuple[str, ...] | None = None
     socket: Path | None = None
+    metrics_addr: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
