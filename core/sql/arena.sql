@@ -87,8 +87,10 @@ CREATE TABLE blob (
     disk_bytes INTEGER NOT NULL,-- blocks in use on disk, in bytes
     last_use_ns INTEGER NOT NULL, -- wall clock of the last read
     frequency INTEGER NOT NULL, -- uses, halved each generation
-    generation INTEGER NOT NULL -- generation in which frequency was last written
+    generation INTEGER NOT NULL, -- generation in which frequency was last written
+    epoch INTEGER NOT NULL DEFAULT 0 -- flush epoch of the last write; on the disk if 0 or <= meta 'blob_flushed'
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX blob_lru ON blob (area, last_use_ns); -- hash follows: the primary key ends every index
 
 -- BLAKE3 of the blocks of contents of more than one block that are, or were, here.
 CREATE TABLE block_list (

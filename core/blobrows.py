@@ -1,0 +1,196 @@
+"""Rows of the tables ``blob`` and ``block_list``, and the statements on them.
+
+Engine thread only. Nothing here touches a file; the order of files and rows is `core.blobs`' matter.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from core.byteranges import ByteRanges
+from core.db import Connection, transaction
+from core.types import HASH_BYTES, BlockList, Hash, block_bytes_for, block_count
+
+
+class Area(enum.IntEnum):
+    """What a blob is held for; each area is an LRU (spec 4 §Blobs)."""
+
+    WORKING = 0
+    PROTECTED = 1
+    PENDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """One row of ``blob``. ``epoch``: flush epoch of the last write, 0 once known to be on the disk."""
+
+    hash: Hash
+    size: int
+    ranges: ByteRanges
+    verified: bool
+    area: Area
+    disk_bytes: int
+    last_use_ns: int
+    epoch: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is there."""
+        return self.ranges.covers(0, self.size)
+
+    @property
+    def held(self) -> bool:
+        """Whether the content is there whole and was checked against its hash."""
+        return self.verified and self.complete
+
+
+_COLUMNS = "hash, size, ranges, verified, area, disk_bytes, last_use_ns, epoch"
+_SELECT = f"SELECT {_COLUMNS} FROM blob"  # noqa: S608 - a constant
+_PAGE = 256
+
+
+def _row(record: tuple[Any, ...]) -> BlobRow:
+    digest, size, ranges, verified, area, disk_bytes, last_use_ns, epoch = record
+    return BlobRow(
+        Hash(digest), size, ByteRanges.decode(ranges), bool(verified), Area(area),
+        disk_bytes, last_use_ns, epoch,
+    )  # fmt: skip
+
+
+def _values(row: BlobRow) -> tuple[bytes, int, bytes, int, int, int, int, int]:
+    return (
+        row.hash, row.size, row.ranges.encode(), row.verified, row.area,
+        row.disk_bytes, row.last_use_ns, row.epoch,
+    )  # fmt: skip
+
+
+class BlobRows:
+    """The table ``blob``."""
+
+    def __init__(self, conn: Connection) -> None:
+        """Use the arena's writing connection."""
+        self._conn = conn
+
+    def get(self, content: Hash) -> BlobRow | None:
+        """Return the row of a content."""
+        record = self._conn.execute(f"{_SELECT} WHERE hash = ?", (content,)).fetchone()
+        return None if record is None else _row(record)
+
+    def held(self, content: Hash) -> bool:
+        """Say whether a content is whole and verified; cheaper than `get`."""
+        record = self._conn.execute("SELECT verified FROM blob WHERE hash = ?", (content,)).fetchone()
+        return record is not None and bool(record[0])
+
+    def put_many(self, rows: Iterable[BlobRow]) -> None:
+        """Insert or replace rows, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                f"INSERT OR REPLACE INTO blob ({_COLUMNS}, frequency, generation)"  # noqa: S608 - constants
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+                map(_values, rows),
+            )
+
+    def set_ranges(self, content: Hash, ranges: ByteRanges, disk_bytes: int) -> None:
+        """Record the ranges that are on the disk now; whoever changes them unverifies the blob."""
+        self._conn.execute(
+            "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0 WHERE hash = ?",
+            (ranges.encode(), disk_bytes, content),
+        )
+
+    def set_verified(self, content: Hash, *, verified: bool) -> None:
+        """Set whether the whole content was checked."""
+        self._conn.execute("UPDATE blob SET verified = ? WHERE hash = ?", (verified, content))
+
+    def set_area(self, contents: Iterable[Hash], area: Area) -> None:
+        """Move blobs to an area, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany("UPDATE blob SET area = ? WHERE hash = ?", ((area, h) for h in contents))
+
+    def delete_many(self, contents: Iterable[Hash]) -> None:
+        """Delete rows, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany("DELETE FROM blob WHERE hash = ?", ((h,) for h in contents))
+
+    def touch_many(self, uses: Iterable[tuple[Hash, int]]) -> None:
+        """Set the time of the last use (wall clock, ns) of many blobs, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                "UPDATE blob SET last_use_ns = ? WHERE hash = ?", ((at_ns, h) for h, at_ns in uses)
+            )
+
+    def oldest(self, area: Area) -> Iterator[tuple[Hash, int]]:
+        """Yield ``(hash, disk_bytes)`` of an area, least recently used first; read in pages."""
+        last: tuple[int, bytes] = (-1, b"")
+        while True:
+            page: list[tuple[Any, ...]] = self._conn.execute(
+                "SELECT last_use_ns, hash, disk_bytes FROM blob"
+                " WHERE area = ? AND (last_use_ns, hash) > (?, ?) ORDER BY last_use_ns, hash LIMIT ?",
+                (area, *last, _PAGE),
+            ).fetchall()
+            for _, content, disk_bytes in page:
+                yield Hash(content), disk_bytes
+            if len(page) < _PAGE:
+                return
+            last = (page[-1][0], page[-1][1])
+
+    def starting_with(self, first: int) -> list[BlobRow]:
+        """Return the rows of the hashes that begin with byte ``first``."""
+        low, high = bytes([first]), bytes([first + 1]) if first < 255 else b"\xff" * (HASH_BYTES + 1)
+        return [
+            _row(record)
+            for record in self._conn.execute(f"{_SELECT} WHERE hash >= ? AND hash < ?", (low, high))
+        ]
+
+    def disk_bytes(self) -> int:
+        """Return the disk use of all blobs: a scan, for start-up."""
+        return int(self._conn.execute("SELECT coalesce(sum(disk_bytes), 0) FROM blob").get)
+
+    def meta(self, key: str, default: int) -> int:
+        """Return a number of table ``meta``."""
+        record = self._conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return default if record is None else int(record[0])
+
+    def set_meta(self, key: str, value: int) -> None:
+        """Set a number of table ``meta``."""
+        self._conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+class BlockLists:
+    """The table ``block_list``: the blocks' hashes of contents that are, or were, here."""
+
+    def __init__(self, conn: Connection) -> None:
+        """Use the arena's writing connection."""
+        self._conn = conn
+
+    def get(self, content: Hash) -> BlockList | None:
+        """Return the whole list of a content, None when there is none."""
+        record: tuple[Any, ...] | None = self._conn.execute(
+            "SELECT block_bytes, hashes FROM block_list WHERE hash = ?", (content,)
+        ).fetchone()
+        return None if record is None else BlockList(record[0], record[1])
+
+    def put_many(self, lists: Iterable[tuple[Hash, BlockList]]) -> None:
+        """Keep lists computed here from checked content, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO block_list (hash, block_bytes, hashes) VALUES (?, ?, ?)",
+                ((content, blocks.block_bytes, blocks.hashes) for content, blocks in lists),
+            )
+
+    def delete(self, content: Hash) -> None:
+        """Forget the list of a content."""
+        self._conn.execute("DELETE FROM block_list WHERE hash = ?", (content,))
+
+
+def fits(blocks: BlockList, size: int, count: int) -> bool:
+    """Say whether an answer has the block size of a content of ``size`` and ``count`` entries."""
+    return blocks.block_bytes == block_bytes_for(size) and len(blocks.hashes) == count * HASH_BYTES
+
+
+def entries_of(size: int) -> int:
+    """Return how many entries the block list of a content has; 0 for one of a single block."""
+    count = block_count(size, block_bytes_for(size))
+    return count if count > 1 else 0

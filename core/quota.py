@@ -1,0 +1,82 @@
+"""How much disk the cache of an arena may use: the arithmetic of `max` and `leave`.
+
+Pure but for the figures of the filesystem, which come from a callable. Bytes are blocks in use on the
+disk, not lengths of contents.
+
+INVARIANT: ``used + reserved <= max`` and ``free - reserved >= leave`` after every `reserve`; data is
+written only against a reservation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.blobdisk import DiskSpace
+from core.config import DiskUsage, Share
+
+SLACK_BYTES = 16 * 1024
+"""LIMIT: blocks that a filesystem may add for the extents of one sparse file (ext4: 340 extents each)."""
+
+
+class Quota:
+    """Disk use of one blob store. Engine thread only."""
+
+    def __init__(self, usage: DiskUsage, space: Callable[[], DiskSpace], used_bytes: int) -> None:
+        """Start from what is in use; ``space`` measures the filesystem."""
+        self._usage = usage
+        self._space = space
+        self._block_bytes = space().block_bytes
+        self.used_bytes = used_bytes
+        self.reserved_bytes = 0
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The most that may be used, None if there is no such limit."""
+        limit = self._usage.max
+        if isinstance(limit, Share):
+            return int(limit.fraction * self._space().total_bytes)
+        return limit
+
+    def configure(self, usage: DiskUsage) -> None:
+        """Take other limits from now on."""
+        self._usage = usage
+
+    def blocks(self, size: int) -> int:
+        """Return the bytes that ``size`` bytes take in whole blocks."""
+        block = self._block_bytes
+        return (size + block - 1) // block * block
+
+    def shortage(self, count: int) -> int:
+        """Return how many bytes must be freed before ``count`` more can be reserved; 0: none."""
+        short = 0
+        limit = self.max_bytes
+        if limit is not None:
+            short = self.used_bytes + self.reserved_bytes + count - limit
+        if self._usage.leave is not None:
+            space = self._space()
+            leave = self._usage.leave
+            floor = int(leave.fraction * space.total_bytes) if isinstance(leave, Share) else leave
+            short = max(short, floor + self.reserved_bytes + count - space.free_bytes)
+        return max(0, short)
+
+    def reason(self, count: int) -> str:
+        """Say why ``count`` bytes cannot be reserved."""
+        limit = self.max_bytes
+        if limit is not None and self.used_bytes + self.reserved_bytes + count > limit:
+            return (
+                f"the cache may use {limit} bytes, {self.used_bytes + self.reserved_bytes} are in use"
+                f" and {count} more are needed"
+            )
+        return f"{self._space().free_bytes} bytes are free on the disk, and `leave` keeps them"
+
+    def reserve(self, count: int) -> None:
+        """Take ``count`` bytes that `shortage` says are there."""
+        self.reserved_bytes += count
+
+    def release(self, count: int) -> None:
+        """Give a reservation back, unused or settled."""
+        self.reserved_bytes -= count
+
+    def settle(self, change: int) -> None:
+        """Count ``change`` bytes as used (freed if negative)."""
+        self.used_bytes += change
