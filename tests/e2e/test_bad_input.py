@@ -66,7 +66,7 @@ def test_all_errors_of_a_config_are_listed_with_their_lines() -> None:
         (solo,) = household.peers
         good = solo.config.read_text()
         solo.config.write_text(good + '\n[[peer]]\nnmae = "x"\n\n[cash]\ndb = "x"\n')
-        for command in (["config", "check"], ["tui", "--no-ui"], ["status"]):
+        for command in (["config", "check"], ["tui", "--no-ui"]):
             done = solo.run(*command)
             assert done.returncode == 78, (command, done)
             assert "nmae" in done.stderr + done.stdout
