@@ -59,7 +59,9 @@ def _rsync_s(source: Path, directory: Path) -> float:
 def _rclone_s(source: Path, directory: Path) -> float:
     port = free_port()
     serve = ["rclone", "serve", "sftp", str(source.parent), "--no-auth", f"--addr=127.0.0.1:{port}"]
-    remote = f":sftp,host=127.0.0.1,port={port},user=u,pass=:"
+    # The server takes any password; rclone's own notation has it obscured.
+    password = subprocess.run(["rclone", "obscure", "any"], check=True, capture_output=True, text=True)
+    remote = f":sftp,host=127.0.0.1,port={port},user=any,pass={password.stdout.strip()}:"
     with _serving(serve, port):
         return _run_s(
             [

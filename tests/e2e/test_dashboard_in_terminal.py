@@ -1,0 +1,43 @@
+"""The dashboard as a user meets it: the real program in a real terminal, with a second peer."""
+
+import os
+
+from tests.e2e.household import WAIT_S, attribute, hashed, household_of, is_mounted, put, reads, wait_until
+from tests.e2e.terminal import Terminal
+
+
+def test_the_dashboard_hosts_the_daemon() -> None:
+    with household_of("anna", "bert", start=False) as household:
+        anna, bert = household.peers
+        put(anna.datadir() / "recipes/bread.txt", b"flour, water, salt")
+        anna.start()
+        with Terminal(bert.daemon_command(), dict(os.environ) | bert.environment()) as screen:
+            screen.wait_for("docs")
+            screen.wait_for("recipes")
+            screen.wait_for("anna")
+            screen.wait_for("connected")
+            shown = bert.view() / "recipes/bread.txt"
+            wait_until(lambda: reads(shown, b"flour, water, salt"), WAIT_S, "the file on the mount")
+            screen.press("?")
+            screen.wait_for("(?i)help|keys")
+            screen.press("\x1b")
+            screen.press("q")
+            assert screen.wait_end() == 0
+        assert not is_mounted(bert.mount)
+
+
+def test_the_dashboard_attaches_to_a_daemon_and_leaves_it_running() -> None:
+    with household_of("anna", "bert") as household:
+        anna, bert = household.peers
+        put(anna.datadir() / "letter.txt", b"dear bert")
+        shown = bert.view() / "letter.txt"
+        wait_until(lambda: hashed(shown), WAIT_S, "its hash")
+        with Terminal(bert.daemon_command(), dict(os.environ) | bert.environment(), 80, 24) as screen:
+            screen.wait_for("docs")
+            screen.press("1", "k")
+            wait_until(lambda: attribute(shown, "mark") == "keep", WAIT_S, "the mark set by a key")
+            screen.wait_for("keep")
+            screen.press("q")
+            assert screen.wait_end() == 0
+        assert bert.status()["name"] == "bert"
+        wait_until(lambda: attribute(shown, "state") == "kept", WAIT_S, "kept")
