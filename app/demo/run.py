@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from types import FrameType
 from app.demo import samples
 from app.demo.household import ArenaPlan, Household, Peer, PeerPlan
 from app.demo.story import Story
+from core import config
 from core.errors import UsageError
 
 LAPTOP, SERVER = "laptop", "server"
@@ -21,9 +23,9 @@ DOCUMENTS, MEDIA = "documents", "media"
 def run(directory: Path | None, ui: bool, keep: bool) -> int:
     """Run the demo in ``directory`` (None: a temporary one) and return its exit code.
 
-    With ``ui`` it shows the laptop's dashboard until the user quits; without, it narrates what it does
-    and checks, and returns 1 if anything was not seen to work. The files go away at the end unless
-    they are to be kept.
+    With ``ui``, and on a terminal, it shows the laptop's dashboard until the user quits; else it narrates
+    what it does and checks, and returns 1 if anything was not seen to work. The files go away at the
+    end unless they are to be kept.
 
     Raises:
         UsageError: ``directory`` has something in it already.
@@ -32,10 +34,10 @@ def run(directory: Path | None, ui: bool, keep: bool) -> int:
         raise UsageError(f"{directory}: not empty", hint="name a new directory, or none for a temporary one")
     with _signals_as_interrupt(), Household(directory, keep=keep) as household:
         laptop, server = build(household)
-        if ui:
-            return _show(laptop, server)
-        story = Story(household, laptop, server)
-        code = story.tell()
+        if ui and sys.stdin.isatty() and sys.stdout.isatty():
+            code = _show(laptop, server)
+        else:
+            code = Story(household, laptop, server).tell()
         if keep:
             print(f"kept: {household.directory}")
         return code
@@ -55,10 +57,13 @@ def build(household: Household, film_bytes: int = samples.FILM_BYTES) -> tuple[P
 
 
 def _show(laptop: Peer, server: Peer) -> int:
-    from app.daemon import run as run_daemon  # the dashboard is loaded only when it is shown
+    from app import daemon  # the dashboard is loaded only when it is shown
 
+    print("starting the other peer …", flush=True)
     server.start()
-    return run_daemon(laptop.config, ui=True)
+    # What the dashboard remembers belongs to the demo, not to the user's own set-up.
+    os.environ.update(laptop.environment())
+    return daemon.run(config.load(laptop.config), ui=True)
 
 
 @contextmanager
