@@ -123,11 +123,11 @@ ENTRIES = (
     " FROM entry AS e LEFT JOIN peer ON peer.id = e.peer WHERE e.node = ?"
 )
 BLOB = "SELECT size, ranges, verified FROM blob WHERE hash = ?"
-USAGE = (  # noqa: S608 - constants
+_USAGE_SUMS = f"SELECT count(*), coalesce(sum(size), 0), coalesce(sum({_HELD}), 0)"  # noqa: S608 - constants
+USAGE = (
     "WITH RECURSIVE below (id) AS (SELECT ? UNION ALL"
     " SELECT node.id FROM below JOIN node ON node.parent = below.id WHERE node.kind = 2)"
-    f" SELECT count(*), coalesce(sum(size), 0), coalesce(sum({_HELD}), 0)"
-    " FROM below JOIN node ON node.parent = below.id WHERE node.kind = 1"
+    f" {_USAGE_SUMS} FROM below JOIN node ON node.parent = below.id WHERE node.kind = 1"
 )
 ROOT = "SELECT value FROM meta WHERE key = 'root'"
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from core.announce import Batch
+from core.api import PeerStatus
 from core.byteranges import ByteRanges
-from core.types import BlockList, Hash, Kind, PeerKey, Priority, RelPath, Vector
+from core.types import BlockList, Hash, Inode, Kind, Mark, PeerKey, Priority, RelPath, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,4 +303,97 @@ class LocalStore(Protocol):
 
     def set_datadir_id(self, device: int, ino: int) -> None:
         """Remember which directory is the datadir."""
+        ...
+
+
+class Network(Protocol):
+    """What the engine asks of the connections to peers. Engine thread."""
+
+    def status(self) -> Sequence[PeerStatus]:
+        """Return a row for each configured peer, in the order of the config."""
+        ...
+
+    def connect(self, name: str) -> None:
+        """Enable a peer and dial it now if it has an address.
+
+        Raises:
+            PathNotFoundError: no such peer.
+        """
+        ...
+
+    def disconnect(self, name: str) -> None:
+        """Close both directions and refuse the peer until `connect`.
+
+        Raises:
+            PathNotFoundError: no such peer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Answer of `MountBackend.fetch`.
+
+    ``ranges`` are bytes of the blob file that can be read until the content is closed. Where a content
+    is too large to be stored, ``data`` is what was asked for from ``start`` on, and ``ranges`` may be empty.
+    """
+
+    ranges: ByteRanges
+    data: bytes = b""
+
+
+class MountBackend(Protocol):
+    """What the mount asks of the engine. All of it runs in the engine thread.
+
+    `opened` and `closed` are posted before, and after, any `fetch` of the same open file.
+    """
+
+    def opened(self, arena: str, content: Hash, size: int) -> None:
+        """A file with this content was opened: its blob file must stay where it is until `closed`."""
+        ...
+
+    def closed(self, arena: str, content: Hash) -> None:
+        """It was closed; called once for each `opened`."""
+        ...
+
+    def used(self, arena: str, inode: Inode, content: Hash) -> None:
+        """A file was read from its blob, for the LRU and its frequency; at most once for each open."""
+        ...
+
+    async def fetch(
+        self, arena: str, inode: Inode, content: Hash, size: int, start: int, end: int, readahead_bytes: int
+    ) -> Fetched:
+        """Make ``[start, end)`` of a content readable; at least its first bytes, the caller asks again.
+
+        What is held already is returned at once. After ``end``, ``readahead_bytes`` more are fetched in
+        the background; 0 for random access, when nothing but the blocks touched is wanted.
+
+        Raises:
+            NoHolderError: nobody who is connected holds it. Immediately so when nobody is connected.
+            CorruptError: no holder gives what it should be.
+            NoSpaceError: there is nowhere to put it.
+        """
+        ...
+
+    async def read_unhashed(
+        self, arena: str, inode: Inode, vector: Vector, offset: int, length: int
+    ) -> bytes:
+        """Read from a holder a file that has no hash yet; at most 1 MiB, short only at its end.
+
+        Raises:
+            NoHolderError: nobody who is connected holds that version.
+            ChangedError: it is no longer that version.
+        """
+        ...
+
+    async def set_mark(self, arena: str, path: RelPath, mark: Mark | None) -> None:
+        """Set the explicit mark of a path, or remove it (None)."""
+        ...
+
+    async def status_json(self) -> bytes:
+        """Return what ``realize status --json`` prints."""
+        ...
+
+    def degraded(self, reason: str) -> None:
+        """The mount met a bug or a failure and goes on; for the health that users see."""
         ...
