@@ -33,6 +33,8 @@ from core.paths import check_path
 from core.types import Mark
 
 __all__ = [
+    "FILE_NAME",
+    "KEY_NAME",
     "ArenaConfig",
     "Config",
     "DiskUsage",
@@ -43,6 +45,7 @@ __all__ = [
     "default_socket",
     "deferred_keys",
     "find",
+    "key_of",
     "load",
     "socket_of",
 ]
@@ -50,6 +53,7 @@ __all__ = [
 T = TypeVar("T")
 
 FILE_NAME = "realize.toml"
+KEY_NAME = "identity.pem"
 
 _DEBOUNCE_S = 0.3
 _MAX_HASHERS = 256
@@ -85,12 +89,25 @@ def socket_of(path: Path, env: Mapping[str, str]) -> Path:
     Raises:
         ConfigError: the file cannot be read, is not TOML, or its socket is wrong.
     """
+    return _node_path(path, "socket") or default_socket(env)
+
+
+def key_of(path: Path) -> Path:
+    """Return the identity file that a config file names, whatever else may be wrong in it.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or its key is wrong.
+    """
+    return _node_path(path, "key") or path.parent / KEY_NAME
+
+
+def _node_path(path: Path, key: str) -> Path | None:
     data, lines = read_toml(path)
     problems = Problems(path, lines)
     node = Section(problems, (), "", data).table("node")
-    found = _Reader(path, problems).path(node, "socket")
+    found = _Reader(path, problems).path(node, key)
     problems.raise_if_any()
-    return found or default_socket(env)
+    return found
 
 
 def load(
@@ -176,7 +193,7 @@ class _Reader:
         section.end()
         return NodeConfig(
             name=name,
-            key=key or self._directory / "identity.pem",
+            key=key or self._directory / KEY_NAME,
             listen=listen if overrides.listen is None else overrides.listen,
             mount=overrides.mount or mount,
             allow_other=allow_other,

@@ -72,6 +72,27 @@ def connect_readonly(path: Path) -> Connection:
     return conn
 
 
+def examine(path: Path, kind: str) -> list[str]:
+    """Return what a quick check of a whole database finds wrong, at most a few lines; [] when sound.
+
+    Reads all of it, changes nothing; for a database that no daemon has open.
+
+    Raises:
+        StoreError: it is damaged beyond reading, from a newer version, or not ours.
+    """
+    conn = connect_readonly(path)
+    with _translated(path):
+        try:
+            if int(conn.pragma("application_id")) != _APPLICATION_IDS[kind]:
+                raise StoreError(f"{path} is not a Realize {kind} database")
+            if int(conn.pragma("user_version")) > len(_MIGRATIONS[kind]):
+                raise StoreError(f"{path} is of a newer version", hint="upgrade Realize")
+            rows = [str(row[0]) for row in conn.execute("PRAGMA quick_check(5)")]
+        finally:
+            conn.close()
+    return [row for row in rows if row != "ok"]
+
+
 def _open(path: Path, kind: str) -> Connection:
     with _translated(path):
         conn = apsw.Connection(str(path))
