@@ -1,0 +1,364 @@
+"""A datadir while it is online: events become paths to look at, and looks become records of the store.
+
+Every event is only a hint that a path is to be looked at; what is recorded is what ``lstat`` says
+then. Renames are hints where a hash may come from. Owned by `core.index`, one for each time the
+datadir is there. Engine thread; the looking runs in workers.
+
+INVARIANT: a look, a step of a scan or a recording of deletions holds ``lock`` from the first ``lstat``
+to the last write of the store. So a stale look never overwrites a later one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+
+import trio
+from trio import to_thread
+
+from core.api import HashingRow
+from core.config import ArenaConfig
+from core.debounce import Change, Debouncer
+from core.deletions import Deletions
+from core.disk import Seen, examine
+from core.hashqueue import HashQueue
+from core.ignore import IGNORE_FILE, Ignore
+from core.paths import display, split
+from core.ports import Found, LocalRow, LocalStore, Unhashed
+from core.scan import difference
+from core.scanner import Scanner
+from core.types import Kind, RelPath
+from core.watch import Noticed, Watcher, What
+
+_log = logging.getLogger("realize.core.datadir")
+
+LOOK_PATHS = 400
+"""LIMIT: paths looked at in one go: some milliseconds of work for the engine thread."""
+
+
+class Datadir:
+    """Follows one datadir for as long as it is online."""
+
+    def __init__(
+        self,
+        config: ArenaConfig,
+        store: LocalStore,
+        ignore: Ignore,
+        root_fd: int,
+        lock: trio.Lock,
+        *,
+        parallel: int,
+        check: Callable[[bool], Awaitable[None]],
+        held: Callable[[int], None],
+        warned: Callable[[str, str], None],
+        progress: Callable[[HashingRow], None],
+    ) -> None:
+        """Make it; nothing runs before `run`. ``root_fd`` stays the caller's; ``check``: see `Deletions`."""
+        self._config = config
+        self._store = store
+        self._ignore = ignore
+        self._root_fd = root_fd
+        self._lock = lock
+        self._check = check
+        self.watcher = Watcher()
+        self._changes = Debouncer(config.debounce_s)
+        self._settling = Debouncer(config.debounce_s)
+        self._unknown: set[RelPath] = set()
+        self._renames: dict[RelPath, RelPath] = {}
+        self._rename_targets: dict[RelPath, RelPath] = {}
+        self._renamed_away: set[RelPath] = set()
+        self._busy = 0
+        self._wake = trio.Event()
+        self.deletions = Deletions(
+            store, root_fd, check=check, held=held, look_again=self.look_soon, forget=self._forget
+        )
+        self.hashes = HashQueue(
+            config.name,
+            store,
+            root_fd,
+            parallel,
+            postponed=lambda path: path in self._settling or path in self._changes,
+            again=self.look_soon,
+            progress=progress,
+        )
+        self.scanner = Scanner(
+            store,
+            ignore,
+            self.watcher,
+            root_fd,
+            lock,
+            self,
+            deletions=self.deletions,
+            hashes=self.hashes,
+            check=check,
+            warned=warned,
+        )
+
+    # -- running
+
+    async def run(self) -> None:
+        """Scan and follow, until cancelled or ``check`` raises."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._notice_all)
+                nursery.start_soon(self._look_at_due)
+                nursery.start_soon(self.scanner.run)
+                nursery.start_soon(self.hashes.run)
+        finally:
+            self.watcher.close()
+
+    def waiting_for(self) -> str:
+        """Return what is still to be done, for people; "" if nothing."""
+        if self.scanner.busy:
+            return "scan of the datadir"
+        if len(self._changes) or self._busy or self.watcher.waiting():
+            return "changed files to be looked at"
+        if self.deletions.undecided:
+            return "the end of a burst of deletions"
+        if len(self._settling) or not self.hashes.idle:
+            return "files to be hashed"
+        return ""
+
+    def look_soon(self, path: RelPath) -> None:
+        """Look at a path after the debounce, whatever happened to it."""
+        self._changes.push(path, Change.MODIFIED, trio.current_time())
+        self._rouse()
+
+    def added(self, path: RelPath) -> None:
+        """Look at a path that is new, after the time that new paths wait."""
+        self._changes.push(path, Change.ADDED, trio.current_time())
+        self._rouse()
+
+    def _rouse(self) -> None:
+        self._wake.set()
+
+    def _forget(self, path: RelPath) -> None:
+        self._ignore.forget(path)
+        self.scanner.forget(path)
+
+    # -- events
+
+    async def _notice_all(self) -> None:
+        while True:
+            events = await self.watcher.next()
+            self._busy += 1
+            try:
+                now = trio.current_time()
+                for event in events:
+                    await self._notice(event, now)
+                self._rouse()
+            finally:
+                self._busy -= 1
+            await trio.lowlevel.checkpoint()
+
+    async def _notice(self, event: Noticed, now: float) -> None:
+        path, what, is_dir, _ = event
+        if what is What.ROOT_GONE:
+            await self._check(False)
+            self.scanner.rescan(RelPath(b""))
+            return
+        if what is What.LOST:
+            self.scanner.rescan(path)
+            return
+        if self._ignore.ignored(path, is_dir=is_dir):
+            return
+        if not is_dir and path.endswith(IGNORE_FILE) and what is not What.CREATED:
+            directory, name = split(path)
+            if name == IGNORE_FILE:
+                self.scanner.rescan(directory)
+        if is_dir:
+            self._notice_dir(event, now)
+        else:
+            self._notice_file(event, now)
+
+    def _notice_dir(self, event: Noticed, now: float) -> None:
+        path, what, _, moved_from = event
+        match what:
+            case What.CREATED:
+                self.scanner.adopt(path)
+                self._changes.push(path, Change.ADDED, now)
+            case What.MOVED_HERE:
+                self.scanner.adopt(path, moved_from)
+                self._changes.push(path, Change.ADDED, now)
+            case What.GONE:
+                self._changes.push(path, Change.GONE, now)
+            case _:
+                self._changes.push(path, Change.ATTRIBUTES, now)
+
+    def _notice_file(self, event: Noticed, now: float) -> None:
+        path, what, _, moved_from = event
+        match what:
+            case What.GONE:
+                self._changes.push(path, Change.GONE, now)
+                return
+            case What.ATTRIBUTES:
+                self._changes.push(path, Change.ATTRIBUTES, now)
+                return
+            case What.MODIFIED:
+                change = Change.MODIFIED
+            case What.CREATED:
+                change = Change.ADDED
+            case _:
+                change = Change.WRITTEN if self._is_known(path) else Change.ADDED
+                if moved_from is not None and self._note_rename(path, moved_from):
+                    change = Change.WRITTEN if change is Change.WRITTEN else Change.MODIFIED
+        self._changes.push(path, change, now)
+        self._settling.push(path, Change.MODIFIED, now)
+
+    def _is_known(self, path: RelPath) -> bool:
+        if path in self._unknown and path in self._changes:
+            return False
+        row = self._store.local_row(path)
+        if row is None or row.kind is not Kind.FILE:
+            self._unknown.add(path)
+            return False
+        return True
+
+    def _note_rename(self, path: RelPath, moved_from: RelPath) -> bool:
+        """Remember where a file came from, if the store knows it there; says whether it does."""
+        origin = self._renames.pop(moved_from, moved_from)
+        if self._store.local_row(origin) is None:
+            return False
+        self._renames[path] = origin
+        self._rename_targets[origin] = path
+        return True
+
+    # -- looking
+
+    async def _look_at_due(self) -> None:
+        while True:
+            await self._wait_for_due()
+            now = trio.current_time()
+            self._busy += 1
+            try:
+                due = self._changes.due(now, LOOK_PATHS)
+                if due:
+                    await self.look(due)
+                for path in self._settling.due(now, LOOK_PATHS):
+                    self._settled(path)
+                if self.deletions.undecided:
+                    async with self._lock:
+                        await self.deletions.settle()
+            finally:
+                self._busy -= 1
+            await trio.lowlevel.checkpoint()
+
+    async def _wait_for_due(self) -> None:
+        times = (self._changes.next_due(), self._settling.next_due(), self.deletions.due())
+        next_due = min((at for at in times if at is not None), default=float("inf"))
+        with trio.move_on_at(next_due):
+            await self._wake.wait()
+        if self._wake.is_set():
+            self._wake = trio.Event()
+
+    def _settled(self, path: RelPath) -> None:
+        """Hash a file that was quiet long enough, unless a look at it is still due."""
+        if path in self._changes:
+            return  # that look asks for the hash
+        row = self._store.local_row(path)
+        if row is not None:
+            self._hash_if_needed(path, row)
+
+    def _hash_if_needed(self, path: RelPath, row: LocalRow) -> None:
+        if row.kind is Kind.FILE and not row.hashed and not row.unreadable:
+            self.hashes.add(Unhashed(path, row.size, row.mtime_ns, row.ino, b""))
+
+    async def look(self, paths: Collection[RelPath]) -> None:
+        """Look at paths now and record what differs; parents that the store lacks are included."""
+        async with self._lock:
+            todo = self._with_parents(paths)
+            self._unknown.difference_update(todo)
+            seen = await to_thread.run_sync(examine, self._root_fd, todo)
+            found: list[Found] = []
+            gone: list[RelPath] = []
+            unreadable: list[RelPath] = []
+            for path, sight in zip(todo, seen, strict=True):
+                if isinstance(sight, OSError):
+                    _log.warning("%s: %r: %s", self._config.name, display(path), sight.strerror)
+                    continue
+                self._judge(path, sight, found, gone, unreadable)
+            await self._apply(found, gone, unreadable)
+
+    def _with_parents(self, paths: Collection[RelPath]) -> list[RelPath]:
+        todo = set(paths)
+        # A renamed file is recorded in its new place before it is missed in the old one.
+        targets = {self._rename_targets.pop(path) for path in paths if path in self._rename_targets}
+        self._changes.discard(targets)
+        todo |= targets
+        checked: set[bytes] = {b""}
+        for path in tuple(todo):
+            parent = path.rpartition(b"/")[0]
+            while parent not in checked:
+                checked.add(parent)
+                if self._store.local_row(RelPath(parent)) is None:
+                    todo.add(RelPath(parent))
+                parent = parent.rpartition(b"/")[0]
+        return sorted(todo)
+
+    def _judge(
+        self,
+        path: RelPath,
+        seen: Seen | None,
+        found: list[Found],
+        gone: list[RelPath],
+        unreadable: list[RelPath],
+    ) -> None:
+        row = self._store.local_row(path)
+        if seen is None or seen.kind is Kind.NONE:
+            self._renames.pop(path, None)
+            if row is not None and not self.scanner.is_renaming(path):
+                gone.append(path)
+            return
+        self._renamed_away.discard(path)
+        self.deletions.came_back([path])
+        if row is not None and row.kind is Kind.DIR and seen.kind is not Kind.DIR:
+            gone.append(path)  # everything below goes first; then the path is looked at again
+            return
+        if seen.kind is Kind.DIR:
+            self.scanner.seen_dir(path)
+        if not seen.readable:
+            unreadable.append(path)
+        directory, name = split(path)
+        changed = difference(directory, name, row, seen)
+        if changed is None and row is not None and row.unreadable and seen.readable:
+            changed = Found(directory, name, *seen[:6], same_content=row.hashed)
+        if changed is not None:
+            found.append(self._with_origin(path, changed))
+        elif row is not None and path not in self._settling:
+            self._hash_if_needed(path, row)
+
+    def _with_origin(self, path: RelPath, found: Found) -> Found:
+        """Add where a renamed file's hash is, if what was there is this very file."""
+        origin = self._renames.pop(path, None)
+        if origin is None or found.kind is not Kind.FILE:
+            return found
+        row = self._store.local_row(origin)
+        if row is None or (row.ino, row.size, row.mtime_ns) != (found.ino, found.size, found.mtime_ns):
+            return found
+        self._renamed_away.add(origin)
+        return found._replace(hash_from=origin)
+
+    async def _apply(self, found: list[Found], gone: list[RelPath], unreadable: list[RelPath]) -> None:
+        if found:
+            self._store.record(found)
+        if unreadable:
+            self._store.unreadable(unreadable)
+        for item in found:
+            self._after_record(item)
+        if gone:
+            # A rename is no deletion: what moved inside the datadir does not count for the brake.
+            moved = [path for path in gone if path in self._renamed_away]
+            self._renamed_away.difference_update(gone)
+            if moved:
+                await self.deletions.record(moved)
+            await self.deletions.offer(set(gone).difference(moved))
+            await self.deletions.settle()
+
+    def _after_record(self, item: Found) -> None:
+        if item.kind is not Kind.FILE:
+            return
+        path = RelPath(item.directory + b"/" + item.name if item.directory else item.name)
+        if path not in self._settling:
+            row = self._store.local_row(path)
+            if row is not None:
+                self._hash_if_needed(path, row)

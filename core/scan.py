@@ -1,0 +1,181 @@
+"""Listing directories of a datadir and comparing them with what the store knows.
+
+`walk` runs in a worker and does one step: some directories, until time or differences are enough.
+Each directory is opened beneath the root, watched, then listed, in this order: what appears
+meanwhile is in the listing or has an event. Sockets, fifos and devices are left out; so is what is
+ignored. `difference` is pure and the one place that says what counts as a change.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+
+from core.disk import DIR_FLAGS, MODE_BITS, Seen, open_beneath, seen_of
+from core.ignore import Ignore
+from core.paths import join
+from core.ports import Found, LocalRow
+from core.types import Kind, RelPath
+from core.watch import Watcher
+
+STEP_S = 0.010
+"""LIMIT: a step of a scan takes about this long, because changes wait for its end to be recorded."""
+
+STEP_DIFFERENCES = 1000
+"""LIMIT: differences after which a step ends: one transaction of the store."""
+
+
+def difference(directory: RelPath, name: bytes, row: LocalRow | None, seen: Seen) -> Found | None:
+    """Return what to record of a path that is there and announceable, None if nothing changed.
+
+    Times of directories are no change: every new name in them sets them.
+    """
+    same = False
+    if row is not None and row.kind is seen.kind:
+        match seen.kind:
+            case Kind.FILE:
+                same = (row.size, row.mtime_ns, row.ino) == (seen.size, seen.mtime_ns, seen.ino)
+                equal = same and row.mode == seen.mode
+            case Kind.SYMLINK:
+                same = row.target == seen.target
+                equal = same and row.mtime_ns == seen.mtime_ns
+            case _:
+                same = True
+                equal = row.mode == seen.mode
+        if equal:
+            return None
+    return Found(
+        directory,
+        name,
+        seen.kind,
+        seen.size,
+        seen.mtime_ns,
+        seen.mode,
+        seen.ino,
+        seen.target,
+        same_content=same,
+    )
+
+
+@dataclass(slots=True)
+class Directory:
+    """A directory to list, and what the store knows of it now. `walk` uses ``known`` up."""
+
+    path: RelPath
+    known: dict[bytes, LocalRow]
+
+
+@dataclass(slots=True)
+class Walked:
+    """What one step found.
+
+    ``found``: differences to record. ``gone``: known names that are not there. ``replaced``: paths in
+    ``found`` that are no directories any more. ``doubtful``: files whose readability is to be checked.
+    ``below``: directories to list next. ``failed``: directories that could not be listed; what is
+    known of them stays. ``rest``: directories that were not begun.
+    """
+
+    found: list[Found] = field(default_factory=list)
+    gone: list[RelPath] = field(default_factory=list)
+    replaced: list[RelPath] = field(default_factory=list)
+    doubtful: list[RelPath] = field(default_factory=list)
+    below: list[RelPath] = field(default_factory=list)
+    failed: list[tuple[RelPath, OSError]] = field(default_factory=list)
+    listed: list[RelPath] = field(default_factory=list)
+    rest: list[Directory] = field(default_factory=list)
+    files: int = 0
+    unhashed_files: int = 0
+    unhashed_bytes: int = 0
+
+
+def walk(root_fd: int, directories: list[Directory], watcher: Watcher, ignore: Ignore) -> Walked:
+    """List directories in order until the step is long enough; at least one. In a worker."""
+    walked = Walked()
+    until = time.monotonic() + STEP_S
+    for index, directory in enumerate(directories):
+        if index and (time.monotonic() >= until or len(walked.found) >= STEP_DIFFERENCES):
+            walked.rest = directories[index:]
+            break
+        try:
+            _list(root_fd, directory, watcher, ignore, walked)
+        except OSError as error:
+            # RACE: it may have vanished or been swapped since its parent was listed.
+            walked.failed.append((directory.path, error))
+    return walked
+
+
+def _list(root_fd: int, directory: Directory, watcher: Watcher, ignore: Ignore, walked: Walked) -> None:
+    path, known = directory.path, directory.known
+    fd = open_beneath(root_fd, path, DIR_FLAGS, one_device=True)
+    try:
+        watcher.add(path, fd)
+        ignore.load(path, fd)
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                    _compare(directory, name, found, fd, ignore, walked)
+                except OSError:
+                    # RACE: gone since it was listed (its deletion has an event of its own, or it is
+                    # noticed as gone below), or a link replaced before it was read.
+                    continue
+    finally:
+        os.close(fd)
+    walked.listed.append(path)
+    for name, row in known.items():
+        if not ignore.ignored_here(path, name, is_dir=row.kind is Kind.DIR):
+            walked.gone.append(join(path, name))
+
+
+def _compare(
+    directory: Directory, name: bytes, found: os.stat_result, fd: int, ignore: Ignore, walked: Walked
+) -> None:
+    mode = found.st_mode
+    is_dir = stat.S_ISDIR(mode)
+    path = directory.path
+    if ignore.ignored_here(path, name, is_dir=is_dir):
+        directory.known.pop(name, None)
+        return
+    row = directory.known.get(name)
+    if stat.S_ISREG(mode):
+        walked.files += 1
+        if row is not None and _unchanged(row, found):
+            del directory.known[name]
+            if row.unreadable:
+                walked.doubtful.append(join(path, name))
+            elif not row.hashed:
+                walked.unhashed_files += 1
+                walked.unhashed_bytes += row.size
+            return
+    seen = seen_of(found, fd, name)
+    if seen.kind is Kind.NONE:
+        return  # a known name that is a fifo now counts as gone
+    if row is not None:
+        del directory.known[name]
+        if row.kind is Kind.DIR and not is_dir:
+            walked.replaced.append(join(path, name))
+    if is_dir:
+        walked.below.append(join(path, name))
+    changed = difference(path, name, row, seen)
+    if changed is None:
+        return
+    walked.found.append(changed)
+    if seen.kind is Kind.FILE:
+        if not changed.same_content:
+            walked.unhashed_files += 1
+            walked.unhashed_bytes += seen.size
+        else:
+            walked.doubtful.append(join(path, name))
+
+
+def _unchanged(row: LocalRow, found: os.stat_result) -> bool:
+    return (
+        row.mtime_ns == found.st_mtime_ns
+        and row.size == found.st_size
+        and row.ino == found.st_ino
+        and row.kind is Kind.FILE
+        and row.mode == found.st_mode & MODE_BITS
+    )

@@ -1,0 +1,373 @@
+"""Scans of a datadir and of parts of it, step by step, so that neither thread nor lock is held long.
+
+Three kinds: a *rescan* compares with the store and records at once (at start, after a lost event,
+when asked); an *adoption* of a new directory watches it and passes its names on as new; an adoption
+after a rename inside the datadir records the new paths with the hashes of the old ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+from trio import to_thread
+
+from core.deletions import Deletions
+from core.disk import is_gone
+from core.hashqueue import HashQueue
+from core.ignore import Ignore
+from core.paths import display, is_below, join
+from core.ports import Found, LocalRow, LocalStore
+from core.scan import Directory, Walked, walk
+from core.types import Kind, RelPath
+from core.watch import Watcher
+
+_log = logging.getLogger("realize.core.scanner")
+
+STEP_DIRECTORIES = 16
+STEP_ROWS = 2000
+"""LIMIT: directories and known rows that are fetched for one step."""
+
+RECORD_PATHS = 500
+"""LIMIT: paths recorded without letting the engine's other tasks run."""
+
+UNWATCHED_S = 60.0
+"""LIMIT: directories that cannot be watched are listed this often."""
+
+_WATCH_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
+
+
+class Follower(Protocol):
+    """What a scanner asks of the datadir it belongs to."""
+
+    async def look(self, paths: Collection[RelPath]) -> None:
+        """Look at paths now and record what differs."""
+        ...
+
+    def look_soon(self, path: RelPath) -> None:
+        """Look at a path after the debounce."""
+        ...
+
+    def added(self, path: RelPath) -> None:
+        """Treat a path as one that was just made."""
+        ...
+
+
+@dataclass(slots=True)
+class _Request:
+    """Directories to scan; ``recursive`` False: only them and what is new in them."""
+
+    starts: list[RelPath]
+    done: trio.Event
+    recursive: bool = True
+
+
+class Scanner:
+    """Runs the scans of one datadir, rescans one at a time and adoptions beside them."""
+
+    def __init__(
+        self,
+        store: LocalStore,
+        ignore: Ignore,
+        watcher: Watcher,
+        root_fd: int,
+        lock: trio.Lock,
+        follower: Follower,
+        *,
+        deletions: Deletions,
+        hashes: HashQueue,
+        check: Callable[[bool], Awaitable[None]],
+        warned: Callable[[str, str], None],
+    ) -> None:
+        """Make it with a scan of everything queued. ``check`` as in `Deletions`; ``warned(text, hint)``."""
+        self._store = store
+        self._ignore = ignore
+        self._watcher = watcher
+        self._root_fd = root_fd
+        self._lock = lock
+        self._follower = follower
+        self._deletions = deletions
+        self._hashes = hashes
+        self._check = check
+        self._warned = warned
+        self._requests: deque[_Request] = deque([_Request([RelPath(b"")], trio.Event())])
+        self._adoptions: dict[RelPath, RelPath | None] = {}
+        self._active = 0
+        self._wake_scan = trio.Event()
+        self._wake_adopt = trio.Event()
+        self._unreadable: set[RelPath] = set()
+        self._renaming: set[RelPath] = set()
+        self._limit_told = False
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a scan goes on or is queued."""
+        return bool(self._active or self._requests or self._adoptions)
+
+    # -- what to scan
+
+    def rescan(self, directory: RelPath) -> trio.Event:
+        """Compare a directory and all below it with the store; the event is set when that is done."""
+        for request in self._requests:
+            if request.recursive and any(is_below(directory, start) for start in request.starts):
+                return request.done
+        request = _Request([directory], trio.Event())
+        self._requests.append(request)
+        self._wake_scan.set()
+        return request.done
+
+    def adopt(self, directory: RelPath, moved_from: RelPath | None = None) -> None:
+        """Watch and list a directory that is new, or was renamed inside the datadir."""
+        if moved_from is not None and moved_from in self._adoptions:
+            moved_from = self._adoptions.pop(moved_from) or moved_from
+        self._adoptions[directory] = moved_from
+        if moved_from is not None:
+            self._renaming.add(moved_from)
+        self._wake_adopt.set()
+
+    def is_renaming(self, path: RelPath) -> bool:
+        """Say whether the path is below a directory whose rename is being recorded."""
+        return any(is_below(path, old) for old in self._renaming)
+
+    def seen_dir(self, path: RelPath) -> None:
+        """Try again a directory that could not be read, because something about it changed."""
+        if path in self._unreadable:
+            self.rescan(path)
+
+    def forget(self, path: RelPath) -> None:
+        """Drop what is remembered about a path that is gone and what was below it."""
+        for remembered in (self._unreadable, self._watcher.unwatched):
+            for below in [at for at in remembered if is_below(at, path)]:
+                remembered.discard(below)
+
+    # -- running
+
+    async def run(self) -> None:
+        """Scan for ever; the first scan is that of the whole datadir."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._rescan_all)
+            nursery.start_soon(self._adopt_all)
+            nursery.start_soon(self._list_unwatched)
+
+    async def _rescan_all(self) -> None:
+        while True:
+            while self._requests:
+                request = self._requests.popleft()
+                self._active += 1
+                try:
+                    await self._rescan(request)
+                finally:
+                    self._active -= 1
+                request.done.set()
+            await self._wake_scan.wait()
+            self._wake_scan = trio.Event()
+
+    async def _adopt_all(self) -> None:
+        while True:
+            while self._adoptions:
+                directory = next(iter(self._adoptions))
+                moved_from = self._adoptions.pop(directory)
+                self._active += 1
+                try:
+                    await self._adopt(directory, moved_from)
+                finally:
+                    self._active -= 1
+            await self._wake_adopt.wait()
+            self._wake_adopt = trio.Event()
+
+    async def _list_unwatched(self) -> None:
+        while True:
+            await trio.sleep(UNWATCHED_S)
+            if self._watcher.unwatched:
+                starts = sorted(self._watcher.unwatched)
+                self._requests.append(_Request(starts, trio.Event(), recursive=False))
+                self._wake_scan.set()
+
+    async def _walk(self, starts: Iterable[RelPath], take: Callable[[Walked], Awaitable[None]]) -> None:
+        """List directories depth first; ``take`` gets each step with the lock held."""
+        stack = list(starts)
+        while stack:
+            async with self._lock:
+                batch = self._next_directories(stack)
+                walked = await to_thread.run_sync(walk, self._root_fd, batch, self._watcher, self._ignore)
+                stack.extend(item.path for item in reversed(walked.rest))
+                await take(walked)
+            stack.extend(walked.below)
+            await self._note(walked)
+
+    def _next_directories(self, stack: list[RelPath]) -> list[Directory]:
+        batch: list[Directory] = []
+        rows = 0
+        while stack and len(batch) < STEP_DIRECTORIES and rows < STEP_ROWS:
+            path = stack.pop()
+            batch.append(Directory(path, self._store.local_children(path)))
+            rows += len(batch[-1].known)
+        return batch
+
+    async def _note(self, walked: Walked) -> None:
+        self._unreadable.difference_update(walked.listed)
+        if self._watcher.unwatched and not self._limit_told:
+            self._limit_told = True
+            self._tell_limit()
+        for path, error in walked.failed:
+            await self._note_failed(path, error)
+
+    async def _note_failed(self, path: RelPath, error: OSError) -> None:
+        if not path:
+            await self._check(False)
+        if is_gone(error):
+            if path:
+                self._follower.look_soon(path)
+        elif error.errno in (errno.EMFILE, errno.ENFILE):
+            self._watcher.unwatched.add(path)  # listed again in a while
+        elif path not in self._unreadable:
+            self._unreadable.add(path)
+            shown = display(path) or "."
+            why = "another filesystem is mounted there" if error.errno == errno.EXDEV else error.strerror
+            _log.warning("directory %r is left out: %s", shown, why)
+            self._warned(f"directory {shown} is left out: {why}", "what was indexed below it stays as it is")
+
+    def _tell_limit(self) -> None:
+        need = 2 * (self._watcher.count() + len(self._watcher.unwatched))
+        try:
+            need = max(need, 2 * int(_WATCH_LIMIT.read_text()))
+        except (OSError, ValueError) as error:
+            _log.debug("limit of watches is unknown: %s", error)
+        hint = f"sysctl fs.inotify.max_user_watches={need}"
+        text = f"too few inotify watches: changes in some directories are seen only every {UNWATCHED_S:.0f} s"
+        _log.warning("%s; run: %s", text, hint)
+        self._warned(text, f"run: {hint}")
+
+    # -- rescans
+
+    async def _rescan(self, request: _Request) -> None:
+        gone: list[RelPath] = []
+        # New files are kept for recognising renames that happened while nobody watched.
+        new_by_ino: dict[int, Found] | None = {} if self._store.local_file_count() else None
+
+        async def take(walked: Walked) -> None:
+            await self._record(walked, new_by_ino)
+            gone.extend(walked.gone)
+            gone.extend(walked.replaced)
+            if not request.recursive:
+                new = {join(item.directory, item.name) for item in walked.found if item.kind is Kind.DIR}
+                walked.below = [path for path in walked.below if path in new]
+
+        await self._walk(request.starts, take)
+        if gone:
+            async with self._lock:
+                if new_by_ino:
+                    await self._record_renames(gone, new_by_ino)
+                await self._deletions.offer(gone)
+                await self._deletions.settle()
+        self._hashes.sweep()
+
+    async def _record(self, walked: Walked, new_by_ino: dict[int, Found] | None) -> None:
+        replaced = set(walked.replaced)
+        found = walked.found
+        if replaced:
+            found = [item for item in found if join(item.directory, item.name) not in replaced]
+        for start in range(0, len(found), RECORD_PATHS):
+            self._store.record(found[start : start + RECORD_PATHS])
+            await trio.lowlevel.checkpoint()
+        for path in walked.doubtful:
+            self._follower.look_soon(path)
+        if new_by_ino is not None:
+            new_by_ino.update(
+                (item.ino, item) for item in found if item.kind is Kind.FILE and not item.same_content
+            )
+        self._hashes.expect(walked.unhashed_files, walked.unhashed_bytes)
+        self._hashes.report()
+
+    async def _record_renames(self, gone: list[RelPath], new_by_ino: dict[int, Found]) -> None:
+        """Give new files the hashes of those gone files that they are.
+
+        What was recognised is recorded as deleted here: a rename does not count for the brake.
+        """
+        renamed: list[Found] = []
+        origins: list[RelPath] = []
+        for path in gone:
+            row = self._store.local_row(path)
+            for below, known in await self._files_at(path, row):
+                new = new_by_ino.get(known.ino)
+                if new is not None and (new.size, new.mtime_ns) == (known.size, known.mtime_ns):
+                    renamed.append(new._replace(hash_from=below))
+                    origins.append(below)
+        for start in range(0, len(renamed), RECORD_PATHS):
+            self._store.record(renamed[start : start + RECORD_PATHS])
+            await trio.lowlevel.checkpoint()
+        await self._deletions.record(origins)
+
+    async def _files_at(self, path: RelPath, row: LocalRow | None) -> list[tuple[RelPath, LocalRow]]:
+        if row is None:
+            return []
+        if row.kind is not Kind.DIR:
+            return [(path, row)] if row.kind is Kind.FILE else []
+        files: list[tuple[RelPath, LocalRow]] = []
+        stack = [path]
+        while stack:
+            at = stack.pop()
+            for name, child in self._store.local_children(at).items():
+                if child.kind is Kind.DIR:
+                    stack.append(join(at, name))
+                elif child.kind is Kind.FILE:
+                    files.append((join(at, name), child))
+            await trio.lowlevel.checkpoint()
+        return files
+
+    # -- adoptions
+
+    async def _adopt(self, directory: RelPath, moved_from: RelPath | None) -> None:
+        if moved_from is None:
+            await self._walk([directory], self._pass_on)
+            return
+        try:
+            if await self._is_rename(directory, moved_from):
+                await self._adopt_renamed(directory, moved_from)
+            else:
+                await self._walk([directory], self._pass_on)
+        finally:
+            self._renaming.discard(moved_from)
+            self._follower.look_soon(moved_from)
+
+    async def _pass_on(self, walked: Walked) -> None:
+        for item in walked.found:
+            self._follower.added(join(item.directory, item.name))
+        for path in (*walked.gone, *walked.doubtful):
+            self._follower.look_soon(path)
+        await trio.lowlevel.checkpoint()
+
+    async def _is_rename(self, directory: RelPath, moved_from: RelPath) -> bool:
+        old = self._store.local_row(moved_from)
+        if old is None or old.kind is not Kind.DIR:
+            return False
+        await self._follower.look([directory])
+        new = self._store.local_row(directory)
+        return new is not None and new.kind is Kind.DIR and new.ino == old.ino
+
+    async def _adopt_renamed(self, directory: RelPath, moved_from: RelPath) -> None:
+        async def take(walked: Walked) -> None:
+            for start in range(0, len(walked.found), RECORD_PATHS):
+                part = walked.found[start : start + RECORD_PATHS]
+                self._store.record([self._moved(item, directory, moved_from) for item in part])
+                await trio.lowlevel.checkpoint()
+            for path in (*walked.gone, *walked.doubtful, *walked.replaced):
+                self._follower.look_soon(path)
+
+        await self._walk([directory], take)
+        async with self._lock:
+            await self._deletions.record([moved_from])
+        self._hashes.sweep()  # for what was not hashed yet at the old place
+
+    @staticmethod
+    def _moved(item: Found, directory: RelPath, moved_from: RelPath) -> Found:
+        if item.kind is not Kind.FILE:
+            return item
+        old = moved_from + item.directory[len(directory) :]
+        return item._replace(hash_from=join(old, item.name))
