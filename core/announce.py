@@ -25,6 +25,11 @@ class Phase(enum.IntEnum):
     CATCHUP_COMPLETE = 3
     """The listing is complete (this batch may hold its last entries): what was not listed is gone."""
 
+    @property
+    def ends_listing(self) -> bool:
+        """Whether the subscriber is up to date, as far as is known, after such a batch."""
+        return self in (Phase.FOLLOW, Phase.CATCHUP_COMPLETE)
+
 
 @dataclass(slots=True)
 class Group:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from core.db import Connection, transaction
 from core.types import Inode
@@ -58,6 +59,22 @@ def owner_of(conn: Connection, inode: int) -> str | None:
         "SELECT owner FROM inode_range WHERE last >= ? ORDER BY last LIMIT 1", (inode,)
     ).fetchone()
     return row[0] if row else None
+
+
+def allocate_global(conn: Connection) -> Inode:
+    """Return the next inode of the global space, for a directory above arenas; inside a transaction."""
+    rows: dict[Any, Any] = dict(
+        conn.execute("SELECT key, value FROM setting WHERE key IN ('inode_next', 'inode_end')")
+    )
+    inode, end = int(rows.get("inode_next", 0)), int(rows.get("inode_end", 0))
+    if inode >= end:
+        got = allocate_range(conn, GLOBAL_OWNER, end)
+        inode, end = got.start, got.end
+    conn.executemany(
+        "INSERT OR REPLACE INTO setting (key, value) VALUES (?, ?)",
+        [("inode_next", str(inode + 1)), ("inode_end", str(end))],
+    )
+    return Inode(inode)
 
 
 class ArenaInodes:

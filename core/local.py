@@ -6,8 +6,7 @@ history; a hash that follows is an update of the same version (spec 4 §Unhashed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -40,21 +39,6 @@ class LocalEntries:
         """Write into ``cache``."""
         self._cache = cache
         self._first_vector = bump(EMPTY, cache.self_key)
-        self._expected: dict[RelPath, tuple[int, int]] = {}
-
-    @contextmanager
-    def expecting(self, paths: dict[RelPath, tuple[int, int]]) -> Iterator[None]:
-        """Ignore these files for a while: ``(ino, mtime_ns)`` of what a job of ours puts there.
-
-        RACE: inotify tells of the file before the job has recorded it; without this the index would
-        take our own work for a change by the user.
-        """
-        self._expected.update(paths)
-        try:
-            yield
-        finally:
-            for path in paths:
-                self._expected.pop(path, None)
 
     # -- reading
 
@@ -64,7 +48,8 @@ class LocalEntries:
         if parent is None:
             return {}
         rows = self._cache.conn.execute(
-            "SELECT n.name, e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+            "SELECT n.name, e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target"
+            " FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
             " WHERE n.parent = ?",
             (parent,),
         )
@@ -76,7 +61,9 @@ class LocalEntries:
         if node is None:
             return None
         row = self._cache.conn.execute(
-            "SELECT e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1 WHERE n.id = ?",
+            "SELECT e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target"
+            " FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+            " WHERE n.id = ?",
             (node,),
         ).fetchone()
         return _local_row(row) if row else None
@@ -127,17 +114,9 @@ class LocalEntries:
         quiet = len(found) > _EVENTS_PER_BATCH
         with self._cache.write():
             for directory, group in groupby(found, key=lambda item: item.directory):
-                self._record_group(directory, [item for item in group if not self._is_ours(item)], quiet)
-
-    def _is_ours(self, item: Found) -> bool:
-        if not self._expected:
-            return False
-        expected = self._expected.get(join(item.directory, item.name))
-        return expected is not None and expected == (item.ino, item.mtime_ns)
+                self._record_group(directory, list(group), quiet)
 
     def _record_group(self, directory: RelPath, found: list[Found], quiet: bool) -> None:
-        if not found:
-            return
         cache = self._cache
         parent = cache.tree.ensure_dir(directory)
         cache.show_directory(parent)
@@ -178,7 +157,9 @@ class LocalEntries:
         if node is None:
             return None
         row: Any = self._cache.conn.execute(
-            "SELECT hash FROM entry e WHERE node = ? AND e.peer = 0 AND e.holding = 1 AND size = ? AND mtime_ns = ? AND ino = ?",
+            "SELECT hash"
+            " FROM entry e"
+            " WHERE node = ? AND e.peer = 0 AND e.holding = 1 AND size = ? AND mtime_ns = ? AND ino = ?",
             (node, item.size, item.mtime_ns, item.ino),
         ).fetchone()
         return row[0] if row else None
@@ -247,7 +228,7 @@ class LocalEntries:
             quiet = len(paths) > _EVENTS_PER_BATCH
             for path in paths:
                 node = cache.tree.find(path)
-                if node is None or path in self._expected:
+                if node is None:
                     continue
                 for below in self._real_below(node):
                     self._tombstone(below)
@@ -259,7 +240,9 @@ class LocalEntries:
         rows: Iterable[Any] = self._cache.conn.execute(
             "WITH RECURSIVE below (id, depth) AS (SELECT ?, 0 UNION ALL"
             " SELECT n.id, b.depth + 1 FROM below b JOIN node n ON n.parent = b.id)"
-            " SELECT b.id FROM below b JOIN entry e ON e.node = b.id AND e.peer = 0 AND e.holding = 1 ORDER BY b.depth DESC",
+            " SELECT b.id"
+            " FROM below b JOIN entry e ON e.node = b.id AND e.peer = 0 AND e.holding = 1"
+            " ORDER BY b.depth DESC",
             (node,),
         )
         return [row[0] for row in rows]
@@ -304,6 +287,7 @@ class LocalEntries:
         else:
             cache.refresh(node)
             self._clear_unreadable(node)
+            cache.mark_dirty([node])
         cache.history.append(node, Op.REPLACE)
 
     def _put_blocks(self, content: Hash, blocks: BlockList) -> None:

@@ -23,6 +23,6 @@ CREATE TABLE peer (
 ) STRICT;
 
 CREATE TABLE setting (
-    key TEXT PRIMARY KEY,       -- 'churten': 'running' | 'stopped'
+    key TEXT PRIMARY KEY,       -- 'churten': 'running' | 'stopped'; 'inode_next', 'inode_end' of the global space
     value TEXT NOT NULL
 ) STRICT;

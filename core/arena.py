@@ -1,0 +1,245 @@
+"""One arena of this host: its databases, directories and the objects that work on them, together.
+
+Composition only: what each part does is in its own module. Engine thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from core import db
+from core.announcer import Announcer
+from core.api import HashingRow
+from core.blobrows import Area
+from core.blobs import BlobStore
+from core.cache import ArenaCache
+from core.config import ArenaConfig
+from core.db import Connection
+from core.errors import StoreError
+from core.events import ArenaChanged, EventBus, Evicted, HashingProgress, QuotaChanged, Warned
+from core.fetch import Fetcher
+from core.index import Index, IndexCalls
+from core.inodes import ArenaInodes, allocate_range
+from core.local import LocalEntries
+from core.locks import DirectoryLock
+from core.paths import join
+from core.placing import Identity
+from core.remote import RemoteEntries
+from core.trash import adopt_displaced
+from core.types import Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
+from core.work import WorkQueue
+
+_log = logging.getLogger("realize.core.arena")
+
+
+class Arena:
+    """An arena and everything that belongs to it."""
+
+    def __init__(
+        self,
+        config: ArenaConfig,
+        global_conn: Connection,
+        self_key: PeerKey,
+        events: EventBus,
+        now_ns: Callable[[], int],
+    ) -> None:
+        """Open the arena's directories and database; `start` makes it usable.
+
+        Raises:
+            StoreLockedError: another daemon uses the workdir.
+            StoreError: a directory or the database cannot be used.
+        """
+        self.config = config
+        self.name = config.name
+        self.datadir = config.datadir
+        self.events = events
+        self.offline = ""
+        """Why the datadir is not used; "" when it is."""
+        self._make_directories()
+        self.lock = DirectoryLock(config.workdir / "lock")
+        self.db_path = config.workdir / "arena.db"
+        self._conn = db.open_arena(self.db_path)
+        inodes = ArenaInodes(self._conn, lambda end: allocate_range(global_conn, config.name, end))
+        self.cache = ArenaCache(config.name, self._conn, inodes, self_key, config.mark)
+        self.local = LocalEntries(self.cache)
+        self.remote = RemoteEntries(self.cache)
+        self.announcer = Announcer(self.cache)
+        self.work = WorkQueue(self.cache)
+        self.blobs = BlobStore(
+            config.workdir / "blobs",
+            self._conn,
+            usage=config.disk_usage,
+            now_ns=now_ns,
+            evicted=self._on_evicted,
+        )
+        self._fetcher: Fetcher | None = None
+        self.index: Index | None = None
+        if config.datadir is not None:
+            self.index = Index(config, self.local, self._index_calls())
+
+    def _make_directories(self) -> None:
+        try:
+            self.work_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreError(
+                f"workdir {self.config.workdir} cannot be made: {error.strerror}",
+                hint="check `workdir` in the config and its permissions",
+            ) from error
+
+    @property
+    def work_path(self) -> Path:
+        """Directory for files on their way in or out; on the filesystem of the datadir."""
+        return self.config.workdir / "work"
+
+    def _index_calls(self) -> IndexCalls:
+        def offline(reason: str) -> None:
+            self.offline = reason
+            self.events.emit(ArenaChanged(arena=self.name, online=False, reason=reason))
+
+        def online() -> None:
+            self.offline = ""
+            self.events.emit(ArenaChanged(arena=self.name, online=True))
+
+        def progress(row: HashingRow) -> None:
+            self.events.emit(
+                HashingProgress(
+                    arena=row.arena,
+                    files_done=row.files_done,
+                    files_total=row.files_total,
+                    bytes_done=row.bytes_done,
+                    bytes_total=row.bytes_total,
+                    eta_s=row.eta_s,
+                )
+            )
+
+        def held(files: int) -> None:
+            if files:
+                text = f"{files} files would be deleted everywhere; nothing is until you confirm"
+                self.warn(text, f"if you deleted them: realize arena confirm-deletes {self.name}")
+
+        return IndexCalls(progress, offline, online, held, self.warn)
+
+    def warn(self, text: str, hint: str) -> None:
+        """Tell the user of something that needs attention."""
+        self.events.emit(Warned(arena=self.name, text=text, hint=hint))
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """What fetches content; there while `run` runs."""
+        if self._fetcher is None:
+            raise RuntimeError(f"arena {self.name} does not run")
+        return self._fetcher
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the datadir and fetch what is asked for, for ever."""
+        async with trio.open_nursery() as nursery:
+            self._fetcher = Fetcher(self.name, self.blobs, nursery)
+            if self.index is not None:
+                nursery.start_soon(self.index.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Keep the index from looking while the datadir and its entries are changed together."""
+        if self.index is None:
+            yield
+            return
+        async with self.index.exclusive():
+            yield
+
+    def record_cached(self, nodes: Sequence[int]) -> None:
+        """Record that the shown content of these nodes is whole and verified in the blob store."""
+        with self.cache.write():
+            self.cache.set_cached(nodes)
+            marks, tree = self.cache.marks, self.cache.tree
+            kept = []
+            for node in nodes:
+                if marks.effective(node, tree.parent_and_name(node)[0]) is not Mark.WATCH:
+                    kept.append(self.cache.shown(node).hash)
+            self.blobs.set_area([Hash(content) for content in kept if content is not None], Area.PROTECTED)
+
+    async def start(self) -> None:
+        """Make rows and files agree after whatever happened; before anything else uses the arena."""
+        await self.blobs.start()
+        await self._adopt_leftovers()
+        await self._forget_lost_blobs()
+
+    async def _adopt_leftovers(self) -> None:
+        """Take replaced files that a crash left in the work directory into the trash."""
+        for path in sorted(self.work_path.iterdir()):
+            if path.name.startswith("old-"):
+                await adopt_displaced(self.blobs, path)
+            elif path.name.startswith("new-"):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
+    async def _forget_lost_blobs(self) -> None:
+        """Drop the cached state of paths whose blob is not whole any more."""
+        rows: list[Any] = self._conn.execute(
+            "SELECT DISTINCT e.hash FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0"
+            " AND e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
+            (int(Holding.CACHED),),
+        ).fetchall()
+        for (content,) in rows:
+            nodes = self.cache.drop_cached(content)
+            with self.cache.write():
+                self.cache.mark_dirty(nodes)
+        await trio.lowlevel.checkpoint()
+
+    def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
+        for content, freed in victims:
+            for node in self.cache.drop_cached(content):
+                self.events.emit(
+                    Evicted(
+                        arena=self.name,
+                        path=self.cache.tree.path(node),
+                        bytes_freed=freed,
+                        reason="room was needed for other content",
+                    )
+                )
+        self.events.emit(QuotaChanged(arena=self.name, used=self.blobs.quota.used_bytes, max=None))
+
+    def real_files(self, content: Hash) -> Iterator[tuple[RelPath, Identity]]:
+        """Yield the real files that are indexed with a content."""
+        rows: list[Any] = self._conn.execute(
+            "SELECT e.size, e.mtime_ns, e.ino, n.parent, n.name FROM entry e JOIN node n ON n.id = e.node"
+            " WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?",
+            (content, int(Holding.REAL)),
+        ).fetchall()
+        for size, mtime_ns, ino, parent, name in rows:
+            yield join(self.cache.tree.directory_path(parent), name), Identity(size, mtime_ns, ino)
+
+    def real_version(self, path: RelPath, vector: Vector) -> Identity | None:
+        """Return how the real file of that very version is recognised; None if it is not held."""
+        node = self.cache.tree.find(path)
+        row: Any = (
+            node
+            and self._conn.execute(
+                "SELECT size, mtime_ns, ino FROM entry"
+                " WHERE node = ? AND peer = 0 AND holding = ? AND kind = ? AND vector = ?",
+                (node, int(Holding.REAL), int(Kind.FILE), vector),
+            ).fetchone()
+        )
+        return Identity(*row) if row else None
+
+    def holder_keys(self, node: int, content: bytes | None) -> list[PeerKey]:
+        """Return the peers that announced a content for a node."""
+        rows: list[Any] = self._conn.execute(
+            "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
+            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ? AND e.holding IN (1, 2)",
+            (node, content),
+        ).fetchall()
+        return [PeerKey(key) for (key,) in rows]
+
+    async def aclose(self) -> None:
+        """Flush and close; the lock is released last."""
+        await self.blobs.aclose()
+        db.close(self._conn)
+        self.lock.release()

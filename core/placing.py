@@ -1,0 +1,260 @@
+"""Putting versions into the datadir and taking replaced files out of it, without ever losing one.
+
+Blocking I/O: run it in a worker. Everything happens beneath an open datadir without following a
+symlink, by ``renameat2`` (man 2 rename): a new file never overwrites anything, a replacement is an
+exchange, and what came out is put back unless it is the very file that was to be replaced.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.disk import DIR_FLAGS, open_beneath
+from core.paths import split
+from core.types import Kind, RelPath
+
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+_MODE_MASK = 0o777
+"""Set-id and sticky bits of a peer's file are not taken over."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_renameat2 = _libc.renameat2
+_renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+_renameat2.restype = ctypes.c_int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How an indexed file is recognised on disk."""
+
+    size: int
+    mtime_ns: int
+    ino: int
+
+    def matches(self, found: os.stat_result) -> bool:
+        """Say whether ``found`` is that file, unchanged; size and time count for regular files only."""
+        if found.st_ino != self.ino:
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            return True
+        return found.st_size == self.size and found.st_mtime_ns == self.mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One version to put at ``path``.
+
+    ``source`` is the verified content of a file (renamed away); ``replaces`` the indexed file that may
+    be there now; ``displaced`` where that goes.
+    """
+
+    path: RelPath
+    kind: Kind
+    mtime_ns: int
+    mode: int
+    source: Path | None = None
+    target: bytes = b""
+    replaces: Identity | None = None
+    displaced: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Outcome: ``ino`` of what is at the path now, or ``error``. ``displaced``: the old file was moved."""
+
+    ino: int = 0
+    displaced: bool = False
+    changed: bool = False
+    """Something else than expected was there; nothing was done."""
+    error: OSError | None = None
+
+
+def rename_exchange(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """Exchange two names atomically.
+
+    Raises:
+        OSError: as renameat2(2).
+    """
+    _rename(old_dir, old, new_dir, new, _RENAME_EXCHANGE)
+
+
+def rename_noreplace(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """Rename unless the new name is taken.
+
+    Raises:
+        OSError: EEXIST if it is taken, else as renameat2(2).
+    """
+    _rename(old_dir, old, new_dir, new, _RENAME_NOREPLACE)
+
+
+def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    if _renameat2(old_dir, old, new_dir, new, flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), new)
+
+
+class _Directories:
+    """Open descriptors of the directories of a batch; missing ones are made."""
+
+    def __init__(self, root_fd: int, stack: ExitStack) -> None:
+        self._root_fd = root_fd
+        self._stack = stack
+        self._fds: dict[bytes, int] = {b"": root_fd}
+
+    def open(self, path: bytes) -> int:
+        known = self._fds.get(path)
+        if known is not None:
+            return known
+        try:
+            fd = open_beneath(self._root_fd, path, DIR_FLAGS)
+        except FileNotFoundError:
+            parent, name = split(path)
+            at = self.open(parent)
+            # RACE: someone else may make it at the same moment; that one is as good.
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=at)
+            fd = open_beneath(self._root_fd, path, DIR_FLAGS)
+        self._stack.callback(os.close, fd)
+        self._fds[path] = fd
+        return fd
+
+
+def place(datadir: Path, placements: Sequence[Placement]) -> list[Placed]:
+    """Carry out placements; parallel to the result. One that fails does not stop the others.
+
+    Raises:
+        OSError: the datadir itself cannot be opened.
+    """
+    with ExitStack() as stack:
+        root_fd = os.open(datadir, DIR_FLAGS)
+        stack.callback(os.close, root_fd)
+        directories = _Directories(root_fd, stack)
+        return [_guarded(directories, placement) for placement in placements]
+
+
+def _guarded(directories: _Directories, placement: Placement) -> Placed:
+    parent, name = split(placement.path)
+    try:
+        at = directories.open(parent)
+        match placement.kind:
+            case Kind.FILE:
+                return _place_file(at, name, placement)
+            case Kind.DIR:
+                return _place_dir(at, name, placement)
+            case Kind.SYMLINK:
+                return _place_link(at, name, placement)
+            case _:
+                return _take_out(at, name, placement)
+    except OSError as error:
+        return Placed(error=error)
+
+
+def _place_file(at: int, name: bytes, placement: Placement) -> Placed:
+    if placement.source is None:
+        raise OSError(errno.EINVAL, "a file needs its content", name)
+    source = os.fsencode(placement.source)
+    os.chmod(source, placement.mode & _MODE_MASK)
+    os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns))
+    return _swap_in(at, name, placement, source)
+
+
+def _swap_in(at: int, name: bytes, placement: Placement, source: bytes) -> Placed:
+    ino = os.lstat(source).st_ino
+    if placement.replaces is None or placement.displaced is None:
+        try:
+            rename_noreplace(at, source, at, name)
+        except FileExistsError:
+            return Placed(changed=True)
+        return Placed(ino=ino)
+    try:
+        rename_exchange(at, source, at, name)
+    except FileNotFoundError:
+        # The file to be replaced is gone; its deletion is a change of the user's that comes first.
+        return Placed(changed=True)
+    if not placement.replaces.matches(os.lstat(source)):
+        # RACE: the user changed the file since it was indexed: his goes back where it was.
+        rename_exchange(at, source, at, name)
+        return Placed(changed=True)
+    os.rename(source, placement.displaced)
+    return Placed(ino=ino, displaced=True)
+
+
+def _place_dir(at: int, name: bytes, placement: Placement) -> Placed:
+    try:
+        os.mkdir(name, placement.mode & _MODE_MASK, dir_fd=at)
+        os.chmod(name, placement.mode & _MODE_MASK, dir_fd=at)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=at).st_mode):
+            return Placed(changed=True)
+    return Placed(ino=os.lstat(name, dir_fd=at).st_ino)
+
+
+def _place_link(at: int, name: bytes, placement: Placement) -> Placed:
+    if placement.displaced is None:
+        os.symlink(placement.target, name, dir_fd=at)
+        os.utime(name, ns=(placement.mtime_ns, placement.mtime_ns), dir_fd=at, follow_symlinks=False)
+        return Placed(ino=os.lstat(name, dir_fd=at).st_ino)
+    source = os.fsencode(placement.displaced) + b".new"
+    os.symlink(placement.target, source)
+    os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns), follow_symlinks=False)
+    placed = _swap_in(at, name, placement, source)
+    if not placed.ino:
+        os.unlink(source)
+    return placed
+
+
+def _take_out(at: int, name: bytes, placement: Placement) -> Placed:
+    """Move the indexed file out of the datadir; a directory goes only when it is empty."""
+    try:
+        found = os.lstat(name, dir_fd=at)
+    except FileNotFoundError:
+        return Placed()
+    if placement.replaces is None or not placement.replaces.matches(found):
+        return Placed(changed=True)
+    if stat.S_ISDIR(found.st_mode):
+        try:
+            os.rmdir(name, dir_fd=at)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            return Placed(changed=True)
+        return Placed()
+    if placement.displaced is None:
+        raise OSError(errno.EINVAL, "a deleted file needs a place in the trash", name)
+    rename_noreplace(at, name, at, os.fsencode(placement.displaced))
+    if not placement.replaces.matches(os.lstat(placement.displaced)):
+        # RACE: changed between the look and the move: it goes back.
+        rename_noreplace(at, os.fsencode(placement.displaced), at, name)
+        return Placed(changed=True)
+    return Placed(displaced=True)
+
+
+def adjust(datadir: Path, path: RelPath, expected: Identity, mode: int, mtime_ns: int) -> Placed:
+    """Set mode and time of an indexed file or directory.
+
+    Raises:
+        OSError: it cannot be opened or changed.
+    """
+    root_fd = os.open(datadir, DIR_FLAGS)
+    try:
+        fd = open_beneath(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    finally:
+        os.close(root_fd)
+    try:
+        found = os.fstat(fd)
+        if not expected.matches(found):
+            return Placed(changed=True)
+        os.fchmod(fd, mode & _MODE_MASK)
+        if stat.S_ISREG(found.st_mode):
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+        return Placed(ino=found.st_ino)
+    finally:
+        os.close(fd)

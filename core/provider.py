@@ -1,0 +1,173 @@
+"""Serving content to peers: by hash from real files and verified blobs, or an unhashed file by version.
+
+Implements `core.ports.ContentProvider`. A real file is opened beneath its datadir without following
+symlinks and must be the indexed file before and after it is read; else the peer is told *changed*.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from core.disk import READ_FLAGS, open_beneath
+from core.errors import ChangedError
+from core.placing import Identity
+from core.types import BlockList, Hash, RelPath, Vector
+
+if TYPE_CHECKING:
+    from core.arena import Arena
+
+
+class OpenFile:
+    """A real file or blob opened for serving; a `core.ports.OpenContent`."""
+
+    def __init__(self, fd: int, size: int, identity: Identity | None) -> None:
+        """Take over the descriptor; ``identity`` None: the content cannot change (a blob)."""
+        self.fd = fd
+        self.size = size
+        self._identity = identity
+
+    def check(self) -> None:
+        """See `OpenContent.check`."""
+        if self._identity is not None and not self._identity.matches(os.fstat(self.fd)):
+            raise ChangedError("the file was changed while it was read")
+
+    def close(self) -> None:
+        """See `OpenContent.close`."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Provider:
+    """Finds and opens what peers ask for. Engine thread; reading happens in workers."""
+
+    def __init__(self, arenas: Mapping[str, Arena]) -> None:
+        """Serve from ``arenas``."""
+        self._arenas = arenas
+        self._limiter = trio.CapacityLimiter(2)
+
+    def _arena(self, name: str) -> Arena:
+        arena = self._arenas.get(name)
+        if arena is None:
+            raise ChangedError(f"no arena {name!r}")
+        return arena
+
+    def open_content(self, arena: str, content: Hash) -> OpenFile:
+        """See `ContentProvider.open_content`."""
+        at = self._arena(arena)
+        for path, identity in at.real_files(content):
+            try:
+                return self._open_real(at, path, identity)
+            except (OSError, ChangedError):  # the next copy may be good; without one the blob decides
+                continue
+        blob = at.blobs.info(content) if at.blobs is not None else None
+        if blob is None or not blob.held:
+            raise ChangedError("the content is not held any more")
+        return OpenFile(os.open(at.blobs.file_path(content), READ_FLAGS), blob.size, None)
+
+    def _open_real(self, at: Arena, path: RelPath, identity: Identity) -> OpenFile:
+        if at.datadir is None:
+            raise ChangedError("the arena holds no real files")
+        fd = _open_in(os.fsencode(at.datadir), path)
+        opened = OpenFile(fd, identity.size, identity)
+        try:
+            opened.check()
+        except ChangedError:
+            opened.close()
+            raise
+        return opened
+
+    def open_version(self, arena: str, path: RelPath, vector: Vector) -> OpenFile:
+        """See `ContentProvider.open_version`."""
+        at = self._arena(arena)
+        identity = at.real_version(path, vector)
+        if identity is None:
+            raise ChangedError("the file is not held at that version")
+        try:
+            return self._open_real(at, path, identity)
+        except OSError as error:
+            raise ChangedError(f"the file cannot be opened: {error.strerror}") from error
+
+    async def read_small(self, arena: str, contents: Sequence[Hash]) -> list[bytes | None]:
+        """See `ContentProvider.read_small`."""
+        at = self._arena(arena)
+        places = [self._small_place(at, content) for content in contents]
+        datadir = os.fsencode(at.datadir) if at.datadir is not None else b""
+        read: Callable[[], list[bytes | None]] = lambda: _read_all(datadir, places)  # noqa: E731 - typed closure
+        return await trio.to_thread.run_sync(read, limiter=self._limiter)
+
+    def _small_place(self, at: Arena, content: Hash) -> _Place | None:
+        for path, identity in at.real_files(content):
+            return _Place(path, None, identity)
+        blob = at.blobs.info(content) if at.blobs is not None else None
+        if blob is not None and blob.held:
+            return _Place(None, os.fsencode(at.blobs.file_path(content)), Identity(blob.size, 0, 0))
+        return None
+
+    async def blocks(self, arena: str, content: Hash) -> BlockList:
+        """See `ContentProvider.blocks`."""
+        at = self._arena(arena)
+        known = at.blobs.block_lists.get(content)
+        if known is not None:
+            return known
+        raise ChangedError("the content is not held any more")
+
+    def have(self, arena: str, content: Hash) -> bool:
+        """See `ContentProvider.have`."""
+        at = self._arena(arena)
+        blob = at.blobs.info(content)
+        return (blob is not None and blob.held) or any(True for _ in at.real_files(content))
+
+
+class _Place:
+    """Where a small content lies: a real file by path, or a blob by its file."""
+
+    __slots__ = ("blob", "identity", "path")
+
+    def __init__(self, path: RelPath | None, blob: bytes | None, identity: Identity) -> None:
+        self.path = path
+        self.blob = blob
+        self.identity = identity
+
+
+def _open_in(datadir: bytes, path: RelPath) -> int:
+    root_fd = os.open(datadir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(root_fd, path, READ_FLAGS)
+    finally:
+        os.close(root_fd)
+
+
+def _read_all(datadir: bytes, places: list[_Place | None]) -> list[bytes | None]:
+    root_fd = os.open(datadir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if datadir else -1
+    try:
+        return [_read_place(root_fd, place) if place is not None else None for place in places]
+    finally:
+        if root_fd >= 0:
+            os.close(root_fd)
+
+
+def _read_place(root_fd: int, place: _Place) -> bytes | None:
+    """Return the whole content, or None when it is not that version (the receiver asks elsewhere)."""
+    try:
+        if place.path is not None:
+            fd = open_beneath(root_fd, place.path, READ_FLAGS)
+        else:
+            fd = os.open(place.blob or b"", READ_FLAGS)
+    except OSError:
+        return None
+    try:
+        data: Any = os.read(fd, place.identity.size + 1)
+        if len(data) != place.identity.size:
+            return None
+        if place.path is not None and not place.identity.matches(os.fstat(fd)):
+            return None
+        return bytes(data)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)

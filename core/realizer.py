@@ -1,0 +1,184 @@
+"""The jobs that change the datadir: realize, delete and adjust, for a batch of nodes of one arena.
+
+The placing itself is in `core.placing` and runs in a worker; here the database is made to agree. A
+replaced or deleted file goes to the trash. Engine thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from core.choice import LOCAL_PEER, EntryRow
+from core.events import FileChanged
+from core.history import Op
+from core.paths import join
+from core.placing import Identity, Placed, Placement, adjust, place
+from core.rules import Action
+from core.trash import adopt_displaced, displaced_name
+from core.types import Hash, Holding, Kind, RelPath
+from core.work import Work
+
+if TYPE_CHECKING:
+    from core.arena import Arena
+
+CHANGED_HERE = "the file was changed here meanwhile; the change is looked at first"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one node; ``error`` "" if it is done."""
+
+    work: Work
+    error: str = ""
+
+
+class Realizer:
+    """Carries out batches on one arena."""
+
+    def __init__(self, arena: Arena) -> None:
+        """Work on ``arena``, which has a datadir."""
+        self._arena = arena
+        self._limiter = trio.CapacityLimiter(2)
+
+    async def carry_out(self, works: Sequence[tuple[Work, Action]]) -> list[Outcome]:
+        """Do what was decided for each node; nodes that cannot be done do not stop the others."""
+        datadir = self._arena.datadir
+        if datadir is None or self._arena.offline:
+            return [Outcome(work, self._arena.offline or "the arena has no datadir") for work, _ in works]
+        plain = [item for item in works if item[1] is not Action.ADJUST]
+        outcomes = await self._place_all(datadir, plain) if plain else []
+        for work, action in works:
+            if action is Action.ADJUST:
+                outcomes.append(await self._adjust(datadir, work))
+        return outcomes
+
+    def _path(self, work: Work) -> RelPath:
+        return join(self._arena.cache.tree.directory_path(work.parent), work.name)
+
+    async def _place_all(self, datadir: Path, works: Sequence[tuple[Work, Action]]) -> list[Outcome]:
+        placements = [await self._placement(work, action) for work, action in works]
+        # The index must not take what is placed for a change by the user, and a cancelled churten must
+        # not leave the database behind the disk.
+        async with self._arena.exclusive():
+            with trio.CancelScope(shield=True):
+                placed = await trio.to_thread.run_sync(place, datadir, placements, limiter=self._limiter)
+                outcomes = self._record(works, placements, placed)
+        for placement, result in zip(placements, placed, strict=True):
+            if result.displaced and placement.displaced is not None:
+                await adopt_displaced(self._arena.blobs, placement.displaced)
+        return outcomes
+
+    async def _placement(self, work: Work, action: Action) -> Placement:
+        path = self._path(work)
+        replaces = displaced = None
+        if work.entry is not None and work.entry.holding == Holding.REAL:
+            replaces = Identity(work.entry.size, work.entry.mtime_ns, work.ino)
+            displaced = self._arena.work_path / displaced_name(work.entry.hash, work.node)
+        if action is Action.DELETE:
+            return Placement(path, Kind.NONE, 0, 0, replaces=replaces, displaced=displaced)
+        source = None
+        if work.kind is Kind.FILE and work.hash is not None:
+            source = await self._source(work, work.hash)
+        return Placement(
+            path, work.kind, work.mtime_ns, work.mode, source, work.target or b"", replaces, displaced
+        )
+
+    async def _source(self, work: Work, content: Hash) -> Path:
+        """Return the file to rename into the datadir: the blob's own, or a copy while it is being read."""
+        blobs = self._arena.blobs
+        if not blobs.is_open(content):
+            return blobs.file_path(content)
+        copy = self._arena.work_path / f"new-{work.node}-{work.counter}"
+        at = os.open(copy.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            await blobs.copy_file(content, at, os.fsencode(copy.name))
+        finally:
+            os.close(at)
+        return copy
+
+    def _record(
+        self, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement], placed: Sequence[Placed]
+    ) -> list[Outcome]:
+        arena = self._arena
+        outcomes = []
+        taken: list[Hash] = []
+        quiet = len(works) > 100
+        with arena.cache.write():
+            for (work, action), placement, result in zip(works, placements, placed, strict=True):
+                if result.error is not None:
+                    outcomes.append(Outcome(work, f"{result.error.strerror or result.error}"))
+                    continue
+                if result.changed:
+                    outcomes.append(Outcome(work, CHANGED_HERE))
+                    continue
+                outcomes.append(Outcome(work))
+                if action is Action.DELETE:
+                    self._record_deleted(work)
+                else:
+                    self._record_real(work, result)
+                if placement.source is not None and work.hash is not None:
+                    taken.append(work.hash)
+                if not quiet and work.kind is not Kind.DIR:
+                    arena.cache.emit(
+                        FileChanged(arena=arena.name, path=placement.path, what=_what(action, result))
+                    )
+            arena.work.finish(outcome.work for outcome in outcomes if not outcome.error)
+            if taken:
+                arena.blobs.given_out(taken)
+        return outcomes
+
+    def _record_real(self, work: Work, result: Placed) -> None:
+        cache = self._arena.cache
+        mode = work.mode & 0o777 if work.kind is not Kind.SYMLINK else work.mode
+        entry = EntryRow(
+            LOCAL_PEER,
+            int(Holding.REAL),
+            int(work.kind),
+            work.size,
+            work.mtime_ns,
+            mode,
+            work.hash,
+            work.vector,
+            work.target,
+        )
+        cache.set_real(work.node, entry, result.ino)
+
+    def _record_deleted(self, work: Work) -> None:
+        """Take over the tombstone that superseded the file: nothing new has happened."""
+        cache = self._arena.cache
+        entry = EntryRow(LOCAL_PEER, int(Holding.TOMBSTONE), int(Kind.NONE), 0, 0, 0, None, work.vector, None)
+        cache.put_entry(work.node, entry)
+        cache.history.append(work.node, Op.DROP)
+        cache.refresh(work.node)
+
+    async def _adjust(self, datadir: Path, work: Work) -> Outcome:
+        if work.entry is None:
+            return Outcome(work)
+        expected = Identity(work.entry.size, work.entry.mtime_ns, work.ino)
+        path = self._path(work)
+        async with self._arena.exclusive():
+            try:
+                with trio.CancelScope(shield=True):
+                    result = await trio.to_thread.run_sync(
+                        adjust, datadir, path, expected, work.mode, work.mtime_ns, limiter=self._limiter
+                    )
+            except OSError as error:
+                return Outcome(work, error.strerror or str(error))
+            if result.changed:
+                return Outcome(work, CHANGED_HERE)
+            with self._arena.cache.write():
+                self._record_real(work, result)
+                self._arena.work.finish([work])
+        return Outcome(work)
+
+
+def _what(action: Action, result: Placed) -> Literal["removed", "replaced", "added"]:
+    if action is Action.DELETE:
+        return "removed"
+    return "replaced" if result.displaced else "added"

@@ -1,0 +1,76 @@
+"""What churten does about a path: from its mark and what is held to the next action.
+
+Pure; the table of spec 4 §Marks. INVARIANT: no rule chooses an action that gives up content before
+its replacement is complete and verified here.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from core.choice import Flag
+from core.types import Holding, Kind, Mark
+
+
+class Action(enum.Enum):
+    """The next step for a node."""
+
+    NOTHING = "nothing"
+    DOWNLOAD = "download"
+    """Fetch the whole content into a verified blob."""
+    CACHE = "cache"
+    """The blob is whole and verified: record that it is held."""
+    REALIZE = "realize"
+    """Put the shown version into the datadir."""
+    DELETE = "delete"
+    """The path was deleted elsewhere: move the real file to the trash."""
+    ADJUST = "adjust"
+    """Only mode or time of the real file differ from the shown version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Everything a decision depends on."""
+
+    mark: Mark
+    kind: Kind
+    """Of the shown version; NONE when the path is deleted."""
+    hashed: bool
+    """The shown version has a hash (or needs none: a directory or link)."""
+    shown_local: int
+    """`Holding` of the shown version here: 0, REAL or CACHED."""
+    local_holding: int | None
+    """`Holding` of this host's own entry; None without one."""
+    blob_verified: bool
+    flags: int
+    has_datadir: bool
+    same_meta: bool = True
+    """Mode and mtime of the real file are those of the shown version."""
+
+
+def decide(case: Case) -> Action:
+    """Return what to do next; called again after each step until it is NOTHING."""
+    real = case.local_holding == Holding.REAL
+    if case.flags & Flag.CONFLICT:
+        return Action.NOTHING
+    if case.kind is Kind.NONE:
+        return Action.DELETE if real else Action.NOTHING
+    if case.has_datadir and (case.mark is Mark.OWN or real):
+        return _real_wanted(case)
+    if case.mark is Mark.WATCH or case.kind is not Kind.FILE or case.shown_local:
+        return Action.NOTHING
+    if not case.hashed:
+        return Action.NOTHING
+    return Action.CACHE if case.blob_verified else Action.DOWNLOAD
+
+
+def _real_wanted(case: Case) -> Action:
+    """A real file is wanted, or there is an outdated one that the shown version replaces."""
+    if case.shown_local == Holding.REAL:
+        return Action.NOTHING if case.same_meta else Action.ADJUST
+    if case.kind is not Kind.FILE:
+        return Action.REALIZE
+    if not case.hashed:
+        return Action.NOTHING
+    return Action.REALIZE if case.blob_verified else Action.DOWNLOAD

@@ -1,0 +1,180 @@
+"""The queue of dirty nodes of an arena: what is due, with everything a decision needs.
+
+Owns the reading of table ``dirty``; `core.cache` puts nodes in. A node leaves the queue only if it
+was not marked dirty again meanwhile (spec 4 §Jobs). Engine thread.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from core.cache import ArenaCache
+from core.choice import EntryRow
+from core.db import transaction
+from core.types import Hash, Kind, Mark
+
+RETRY_S = (1, 5, 30, 300, 1800)
+"""Seconds before the n-th retry; the last one repeats (spec 4 §Jobs)."""
+
+NO_HOLDER = "no connected peer holds it"
+"""Reason of a node that waits for a peer; such nodes are due again when one connects."""
+
+_NEVER_NS = (1 << 63) - 1
+
+
+class Work(NamedTuple):
+    """A due node; ``entry`` and ``ino`` are of this host's own entry, ``blob_verified``: it is whole."""
+
+    node: int
+    counter: int
+    subtree: bool
+    attempts: int
+    parent: int
+    name: bytes
+    kind: Kind
+    size: int
+    mtime_ns: int
+    mode: int
+    hash: Hash | None
+    vector: bytes
+    target: bytes | None
+    local: int
+    flags: int
+    entry: EntryRow | None
+    ino: int
+    blob_verified: bool
+
+
+_DUE = (
+    "SELECT d.node, d.counter, d.subtree, d.attempts, n.parent, n.name, n.kind, n.size, n.mtime_ns, n.mode,"
+    " n.hash, n.vector, n.target, n.local, n.flags, b.verified, e.ino, e.peer, e.holding, e.kind, e.size,"
+    " e.mtime_ns, e.mode, e.hash, e.vector, e.target"
+    " FROM dirty d JOIN node n ON n.id = d.node LEFT JOIN entry e ON e.node = d.node AND e.peer = 0"
+    " LEFT JOIN blob b ON b.hash = n.hash"
+    " WHERE d.counter > ? AND d.due_ns <= ? ORDER BY d.counter LIMIT ?"
+)
+
+
+class WorkQueue:
+    """Dirty nodes of one arena."""
+
+    def __init__(self, cache: ArenaCache) -> None:
+        """Read the queue that is in the database of ``cache``."""
+        self._cache = cache
+
+    def due(self, after: int, now_ns: int, limit: int) -> list[Work]:
+        """Return due nodes with a counter above ``after``, in the order of the queue."""
+        rows: list[Any] = self._cache.conn.execute(_DUE, (after, now_ns, limit)).fetchall()
+        return [_work(row) for row in rows]
+
+    def one(self, node: int) -> Work | None:
+        """Return a node of the queue as it is now, due or not."""
+        row: Any = self._cache.conn.execute(
+            _DUE.replace("d.counter > ? AND d.due_ns <= ?", "d.node = ? AND ? >= 0"), (node, 0, 1)
+        ).fetchone()
+        return _work(row) if row else None
+
+    def finish(self, works: Iterable[Work]) -> None:
+        """Take nodes out, except those marked dirty again since they were read."""
+        self._cache.conn.executemany(
+            "DELETE FROM dirty WHERE node = ? AND counter = ?", [(w.node, w.counter) for w in works]
+        )
+
+    def fail(self, work: Work, reason: str, now_ns: int, *, wait_for_peer: bool = False) -> float | None:
+        """Put a failed node off; returns the seconds until it is tried again, None: when a peer connects."""
+        delay_s: float | None = None
+        if not wait_for_peer:
+            delay_s = RETRY_S[min(work.attempts, len(RETRY_S) - 1)] * random.uniform(0.8, 1.2)
+        due_ns = _NEVER_NS if delay_s is None else now_ns + int(delay_s * 1e9)
+        with transaction(self._cache.conn):
+            self._cache.conn.execute(
+                "UPDATE dirty SET attempts = attempts + 1, due_ns = ?, reason = ?"
+                " WHERE node = ? AND counter = ?",
+                (due_ns, reason, work.node, work.counter),
+            )
+        return delay_s
+
+    def retry(self, node: int | None = None, *, reason: str | None = None) -> None:
+        """Make waiting nodes due now: one node, those that wait for a reason, or all."""
+        with transaction(self._cache.conn):
+            if node is not None:
+                self._cache.conn.execute("UPDATE dirty SET due_ns = 0 WHERE node = ?", (node,))
+            elif reason is not None:
+                self._cache.conn.execute(
+                    "UPDATE dirty SET due_ns = 0, attempts = 0 WHERE reason = ? AND due_ns <> 0", (reason,)
+                )
+            else:
+                self._cache.conn.execute("UPDATE dirty SET due_ns = 0 WHERE due_ns <> 0")
+
+    def next_due_ns(self, now_ns: int) -> int | None:
+        """Return when the next waiting node is due; None when none is going to be."""
+        row: Any = self._cache.conn.execute(
+            "SELECT min(due_ns) FROM dirty WHERE due_ns > ? AND due_ns < ?", (now_ns, _NEVER_NS)
+        ).fetchone()
+        return row[0] if row else None
+
+    def counts(self, now_ns: int) -> tuple[int, int]:
+        """Return how many nodes are due, and how many wait after a failure or for a peer."""
+        row: Any = self._cache.conn.execute(
+            "SELECT count(*), count(*) FILTER (WHERE due_ns > ?) FROM dirty", (now_ns,)
+        ).fetchone()
+        return row[0] - row[1], row[1]
+
+    def waiting(self, limit: int) -> list[tuple[int, int, str, int]]:
+        """Return queued nodes: ``(node, due_ns, reason, attempts)``, failed ones first."""
+        rows: list[Any] = self._cache.conn.execute(
+            "SELECT node, due_ns, reason, attempts FROM dirty WHERE due_ns > 0 ORDER BY counter LIMIT ?",
+            (limit,),
+        ).fetchall()
+        if len(rows) < limit:
+            rows += self._cache.conn.execute(
+                "SELECT node, due_ns, reason, attempts FROM dirty WHERE due_ns = 0 ORDER BY counter LIMIT ?",
+                (limit - len(rows),),
+            ).fetchall()
+        return [(node, due_ns, reason, attempts) for node, due_ns, reason, attempts in rows]
+
+    def expand(self, work: Work) -> None:
+        """Replace a subtree by what is directly in it; inside `ArenaCache.write`.
+
+        Files that nothing wants and of which nothing is held are left out.
+        """
+        cache = self._cache
+        rows: list[Any] = cache.conn.execute(
+            "SELECT n.id, n.kind, n.local, e.peer, EXISTS (SELECT 1 FROM blob b WHERE b.hash = n.hash)"
+            " FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0 WHERE n.parent = ?",
+            (work.node,),
+        ).fetchall()
+        files: list[int] = []
+        directories: list[int] = []
+        for node, kind, local, own, blob in rows:
+            if kind == Kind.DIR:
+                directories.append(node)
+            elif local or own is not None or blob or cache.marks.effective(node, work.node) is not Mark.WATCH:
+                files.append(node)
+        cache.mark_dirty(files)
+        cache.mark_dirty(directories, subtree=True)
+
+
+def _work(row: Any) -> Work:  # noqa: ANN401 - a row of SQLite
+    return Work(
+        row[0],
+        row[1],
+        bool(row[2]),
+        row[3],
+        row[4],
+        row[5],
+        Kind(row[6]),
+        row[7],
+        row[8],
+        row[9],
+        row[10],
+        row[11],
+        row[12],
+        row[13],
+        row[14],
+        EntryRow(*row[17:]) if row[17] is not None else None,
+        row[16] or 0,
+        bool(row[15]),
+    )
