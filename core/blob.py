@@ -130,8 +130,16 @@ class Blob:
         self._reserved -= settled
         self._parts.quota.release(settled)
 
-    async def drop(self, ranges: ByteRanges) -> None:
-        """Forget ranges and give their blocks back (row first). Readers must not be in them."""
+    def share(self) -> Blob:
+        """Open it once more, for another who gives it back by himself."""
+        self.users += 1
+        return self
+
+    async def forget(self, ranges: ByteRanges) -> None:
+        """Forget ranges that turned out wrong. Their bytes stay until they are written again.
+
+        They are not punched out: a reader that has just seen them in ``ranges`` would read zeros.
+        """
         async with self._recording:
             if self.removed:
                 return
@@ -140,6 +148,13 @@ class Blob:
             self.verified = False
             self._parts.rows.set_verified(self.hash, verified=False)
             self._parts.rows.set_ranges(self.hash, self._recorded, self._disk_bytes)
+
+    async def discard(self, ranges: ByteRanges) -> None:
+        """Forget ranges and give their blocks back; the caller knows that nobody reads there."""
+        await self.forget(ranges)
+        async with self._recording:
+            if self.removed:
+                return
             disk_bytes = await trio.to_thread.run_sync(self._punch, ranges, limiter=self._parts.workers)
             if not self.removed:
                 self._parts.rows.set_ranges(self.hash, self._recorded, disk_bytes)

@@ -293,6 +293,8 @@ class BlobStore:
                 await blob.record()
             except StoreError as error:
                 _log.warning("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+            if not blob.users and not blob.ranges and blob.size and not blob.removed:
+                await self.remove([blob.hash])  # nothing of it ever came
         if blob.users:  # opened again meanwhile
             return
         if self._open.get(blob.hash) is blob:
@@ -337,7 +339,7 @@ class BlobStore:
                     self.block_lists.put_many([(content, blocks)])
                 return await self.complete(blob, digest)
             _log.warning("blob %s does not match its hash; forgetting what is wrong", content.hex())
-            await blob.drop(await self._wrong(blob))
+            await blob.forget(await self._wrong(blob))
             return False
         finally:
             await self.release(blob)
