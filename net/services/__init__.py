@@ -1,0 +1,1 @@
+"""What peers may ask of this host."""
