@@ -123,12 +123,17 @@ ENTRIES = (
     " FROM entry AS e LEFT JOIN peer ON peer.id = e.peer WHERE e.node = ?"
 )
 BLOB = "SELECT size, ranges, verified FROM blob WHERE hash = ?"
-_USAGE_SUMS = f"SELECT count(*), coalesce(sum(size), 0), coalesce(sum({_HELD}), 0)"  # noqa: S608 - constants
-USAGE = (
+_USAGE_SUMS = f"SELECT count(*), coalesce(sum(size), 0), coalesce(sum({_HELD}), 0)"
+_BELOW = (
     "WITH RECURSIVE below (id) AS (SELECT ? UNION ALL"
     " SELECT node.id FROM below JOIN node ON node.parent = below.id WHERE node.kind = 2)"
-    f" {_USAGE_SUMS} FROM below JOIN node ON node.parent = below.id WHERE node.kind = 1"
 )
+USAGE = f"{_BELOW} {_USAGE_SUMS} FROM below JOIN node ON node.parent = below.id WHERE node.kind = 1"
+NAMES_LIKE = (
+    "SELECT id, name FROM node WHERE kind <> 0 AND parent <> 0"
+    " AND CAST(name AS TEXT) LIKE ? ESCAPE '\\' LIMIT ?"
+)
+"""Not among `STATEMENTS`: a search looks at all names."""
 ROOT = "SELECT value FROM meta WHERE key = 'root'"
 
 STATEMENTS = (
@@ -263,6 +268,16 @@ class ArenaReader:
             reachable=not self._connected.keys.isdisjoint(holders),
         )
         return state_of(facts)
+
+    def names_like(self, word: str, limit: int) -> list[tuple[int, bytes]]:
+        """Return nodes whose name has the characters of ``word`` in order, whatever their case.
+
+        Looks at every name of the arena: for a search by a person, in a worker.
+        """
+        escaped = [f"\\{char}" if char in "%_\\" else char for char in word]
+        pattern = "%" + "%".join(escaped) + "%"
+        rows = self._conn.execute(NAMES_LIKE, (pattern, limit))
+        return [(int(inode), bytes(name)) for inode, name in rows]
 
     def usage(self, inode: int) -> Usage:
         """Return sums over everything below a directory; milliseconds per thousand files."""
