@@ -79,12 +79,14 @@ class Debouncer:
 
     def push(self, path: RelPath, change: Change, now: float) -> None:
         """Note a change of ``path`` at ``now``; its quiet time starts again."""
-        at = now + self._quiet_s[change]
-        if change is Change.WRITTEN:
-            at = max(at, self._last.get(path, at) + IMMEDIATE_GAP_S) if path in self._last else at
-        else:
-            at = (at // _GRID_S + 1) * _GRID_S if at > now else at
         waiting = self._waiting.get(path)
+        if waiting is not None and change is Change.ATTRIBUTES:
+            return  # it will be looked at anyway; a chmod after a write does not delay that
+        at = now + self._quiet_s[change]
+        if change is not Change.WRITTEN:
+            at = (at // _GRID_S + 1) * _GRID_S
+        elif path in self._last:
+            at = max(at, self._last[path] + IMMEDIATE_GAP_S)
         if waiting is None:
             self._waiting[path] = _Waiting(now, at)
             heapq.heappush(self._heap, (at, path))

@@ -65,7 +65,7 @@ def hash_descriptor(
     """
     block_bytes = block_bytes_for(size)
     whole = blake3()
-    blocks = _Blocks(block_bytes) if size > block_bytes else None
+    blocks = BlockHasher(block_bytes) if size > block_bytes else None
     buffer = _buffer()
     offset = 0
     while offset < size:
@@ -80,19 +80,21 @@ def hash_descriptor(
     return Hash(whole.digest()), blocks.finish() if blocks is not None else None
 
 
-class _Blocks:
+class BlockHasher:
     """The block list of a content that comes in pieces of `PIECE_BYTES`, the last one shorter.
 
     INVARIANT: piece and block sizes are powers of two, so one is a multiple of the other.
     """
 
     def __init__(self, block_bytes: int) -> None:
+        """Begin an empty content."""
         self._block_bytes = block_bytes
         self._hashes = bytearray()
         self._open = blake3()
         self._open_bytes = 0
 
     def update(self, view: memoryview) -> None:
+        """Add the next piece."""
         block_bytes = self._block_bytes
         if block_bytes <= PIECE_BYTES:
             for start in range(0, len(view), block_bytes):
@@ -109,6 +111,7 @@ class _Blocks:
         self._open_bytes = 0
 
     def finish(self) -> BlockList:
+        """Return the list; nothing may be added afterwards."""
         if self._open_bytes:
             self._close_block()
         return BlockList(self._block_bytes, bytes(self._hashes))
