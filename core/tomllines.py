@@ -47,6 +47,7 @@ class _Walk:
         self._advance(brackets)
         place: Place = ()
         for key in keys[:-1]:
+            self._lines.setdefault((*place, key), line)
             place = self._newest((*place, key))
         place = (*place, keys[-1])
         if brackets == 1:

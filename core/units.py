@@ -14,7 +14,7 @@ SHARE = 'a share like "50%"'
 RATE = 'bytes a second, a number above 0 or text like "512K"; left out: no limit'
 DURATION = '"500ms", "3s", "5m", "1h" or a number of seconds'
 
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])b?|b)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,18})?)\s*(?:([kmgt])b?|b)?", re.IGNORECASE | re.ASCII)
 _SHARE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*%", re.ASCII)
 _DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(ms|s|m|h)?", re.IGNORECASE | re.ASCII)
 

@@ -17,7 +17,7 @@ from core.errors import UsageError
 def register(root: typer.Typer) -> None:
     """Add ``tui`` and ``demo``."""
     root.command("tui")(_tui)
-    root.command("demo")(_demo)
+    root.command("demo", short_help="Show it all on a throw-away household.")(_demo)
 
 
 def _tui(

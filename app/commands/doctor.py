@@ -13,7 +13,7 @@ from core.paths import display
 
 def register(root: typer.Typer) -> None:
     """Add ``doctor``."""
-    root.command("doctor")(_doctor)
+    root.command("doctor", short_help="Check machine, config and daemon, with fixes.")(_doctor)
 
 
 def _doctor(context: typer.Context, as_json: Json = False) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(root: typer.Typer) -> None:
     """Add ``get``."""
-    root.command("get")(_get)
+    root.command("get", short_help="Fetch content now.")(_get)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from core.config import key_of
 
 def register(root: typer.Typer) -> None:
     """Add ``id``."""
-    root.command("id")(_id)
+    root.command("id", short_help="Print this host's certificate, for its peers.")(_id)
 
 
 def _id(

@@ -22,7 +22,7 @@ from core.paths import check_path, display
 
 def register(root: typer.Typer) -> None:
     """Add ``init``."""
-    root.command("init")(_init)
+    root.command("init", short_help="Set up this host: config, identity, directories.")(_init)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def _plan(
             parse_address(address)
         except ValueError as error:
             raise UsageError(f"--listen {address}: {error}", hint=f"accepted: {ACCEPTED}") from None
+    _check_names([text.partition("=")[0] for text in arenas])
     return _Plan(
         config=config,
         key=root / KEY_NAME,
@@ -107,6 +108,15 @@ def _plan(
         listen=tuple(listen),
         arenas=tuple(_arena(text, root) for text in arenas),
     )
+
+
+def _check_names(names: list[str]) -> None:
+    for index, name in enumerate(names):
+        for other in names[:index]:
+            if name == other:
+                raise UsageError(f"--arena {name}: given twice")
+            if name.startswith(f"{other}/") or other.startswith(f"{name}/"):
+                raise UsageError(f"--arena {name}: one of it and {other} would lie inside the other")
 
 
 def _arena(text: str, root: Path) -> _Arena:

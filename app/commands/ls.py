@@ -26,13 +26,13 @@ _HASH_DIGITS = 12
 
 def register(root: typer.Typer) -> None:
     """Add ``ls``."""
-    root.command("ls")(_ls)
+    root.command("ls", short_help="List names with state, size, mark and holders.")(_ls)
 
 
 def _ls(
     context: typer.Context,
     path: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="What to list.  [default: the arenas]")
+        str | None, typer.Argument(metavar="PATH", help="What to list.  [default: the arenas]")
     ] = None,
     long: Annotated[bool, typer.Option("-l", "--long", help="Also mode, time and hash.")] = False,
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="All that is below too.")] = False,

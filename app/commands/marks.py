@@ -127,7 +127,7 @@ def _origin(info: MarkInfo) -> str:
 def _list(
     context: typer.Context,
     arena: Annotated[
-        str | None, typer.Argument(metavar="[ARENA]", help="Only this arena's.  [default: all]")
+        str | None, typer.Argument(metavar="ARENA", help="Only this arena's.  [default: all]")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(root: typer.Typer) -> None:
     """Add ``why``."""
-    root.command("why")(_why)
+    root.command("why", short_help="Say rule by rule what holds for a path.")(_why)
 
 
 def _why(
