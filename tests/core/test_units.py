@@ -47,7 +47,7 @@ def test_sizes_are_powers_of_1024_in_any_case(value: object, expected: int) -> N
     ],
 )
 def test_what_is_no_size_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="size|large"):
+    with pytest.raises(ValueError, match=r"size|large"):
         parse_size(value)
 
 
@@ -58,7 +58,7 @@ def test_shares_are_percentages(value: str, expected: float) -> None:
 
 @pytest.mark.parametrize("value", ["101%", "%", "-1%", "50", "50%%", ""])
 def test_what_is_no_share_is_refused(value: str) -> None:
-    with pytest.raises(ValueError, match="share|100%"):
+    with pytest.raises(ValueError, match=r"share|100%"):
         parse_share(value)
 
 
