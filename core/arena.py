@@ -78,6 +78,8 @@ class Arena:
             now_ns=now_ns,
             evicted=self._on_evicted,
         )
+        self.blobs.on_verified = self._on_verified
+        self._wanted_by: dict[Hash, set[int]] = {}
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -153,6 +155,17 @@ class Arena:
             return
         async with self.index.exclusive():
             yield
+
+    def wanted_by(self, content: Hash, node: int) -> None:
+        """Note for which node a content is being fetched, to record it when it is whole and verified."""
+        if not self.blobs.held(content):
+            self._wanted_by.setdefault(content, set()).add(node)
+        elif not self.cache.shown(node).local:
+            self.record_cached([node])
+
+    def _on_verified(self, content: Hash) -> None:
+        nodes = self._wanted_by.pop(content, set())
+        self.record_cached([node for node in nodes if self.cache.shown(node).hash == content])
 
     def record_cached(self, nodes: Sequence[int]) -> None:
         """Record that the shown content of these nodes is whole and verified in the blob store."""
@@ -235,6 +248,15 @@ class Arena:
             "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
             " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ? AND e.holding IN (1, 2)",
             (node, content),
+        ).fetchall()
+        return [PeerKey(key) for (key,) in rows]
+
+    def version_keys(self, node: int, vector: Vector) -> list[PeerKey]:
+        """Return the peers that announced a real file of that very version for a node."""
+        rows: list[Any] = self._conn.execute(
+            "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
+            " WHERE e.node = ? AND e.peer > 0 AND e.vector = ? AND e.holding = 1",
+            (node, vector),
         ).fetchall()
         return [PeerKey(key) for (key,) in rows]
 

@@ -28,7 +28,7 @@ from core.locks import DirectoryLock
 from core.ports import Network, PeerLink
 from core.provider import Provider
 from core.subscriptions import Subscriptions
-from core.types import Hash, Kind, PeerKey
+from core.types import Hash, Kind, PeerKey, Vector
 
 _log = logging.getLogger("realize.core.engine")
 
@@ -236,6 +236,15 @@ class Engine:
         return [
             links[key]
             for key in arena.holder_keys(node, content)
+            if key in links and arena.name in links[key].arenas
+        ]
+
+    def holders_of_version(self, arena: Arena, node: int, vector: Vector) -> list[PeerLink]:
+        """Return the connected peers that announced that very version of a node, hashed or not."""
+        links = self.subscriptions.links
+        return [
+            links[key]
+            for key in arena.version_keys(node, vector)
             if key in links and arena.name in links[key].arenas
         ]
 

@@ -1,0 +1,344 @@
+"""The engine's answers to users' programs: implements `core.api.Api` in-process.
+
+Reads that look at many rows run in a worker on read-only connections; what changes something runs
+here. Engine thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+import msgspec
+import trio
+
+from core import getting, marking, sums
+from core.api import (
+    ArenaInfo,
+    ArenaPath,
+    ArenaStatus,
+    CacheUse,
+    ChurtenStatus,
+    Entry,
+    GetProgress,
+    HashingRow,
+    Jobs,
+    MarkChange,
+    MarkEffect,
+    MarkInfo,
+    MarkRow,
+    Page,
+    PeerStatus,
+    Status,
+    Usage,
+    Why,
+)
+from core.connected import ConnectedPeers
+from core.db import Connection, connect_readonly
+from core.entries import EntryReader
+from core.errors import NotYetError, PathNotFoundError
+from core.events import AnyEvent
+from core.explain import explain
+from core.locate import locate, nearest, places_of
+from core.paths import display, to_str
+from core.reader import TreeReader
+from core.types import Kind, Mark
+
+if TYPE_CHECKING:
+    from core.arena import Arena
+    from core.engine import Engine
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_LOOK_S = 0.05
+
+
+class Service:
+    """One object for all clients; see `core.api.Api` for each method."""
+
+    def __init__(self, engine: Engine, fingerprint: str, connected: ConnectedPeers) -> None:
+        """Answer from ``engine``; ``connected`` is the snapshot that readers look at."""
+        self._engine = engine
+        self._fingerprint = fingerprint
+        config = engine.config
+        self._reader = EntryReader(TreeReader(config.cache_db, config.arenas, connected))
+        self._conns: dict[str, Connection] = {}
+        self._reading = trio.CapacityLimiter(1)
+        self._usage: dict[tuple[str, int], tuple[int, Usage]] = {}
+        self._places = [
+            places_of(
+                arena.name,
+                [
+                    arena.datadir,
+                    arena.mountpoint,
+                    config.node.mount / arena.name if config.node.mount is not None else None,
+                ],
+            )
+            for arena in config.arenas
+        ]
+
+    def close(self) -> None:
+        """Close the connections; when no call runs any more."""
+        self._reader.tree.close()
+        for conn in self._conns.values():
+            conn.close()
+
+    async def _read(self, fn: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a read in the one worker that may use the readers."""
+        return await trio.to_thread.run_sync(fn, *args, limiter=self._reading)
+
+    def _conn(self, arena: Arena) -> Connection:
+        conn = self._conns.get(arena.name)
+        if conn is None:
+            conn = self._conns[arena.name] = connect_readonly(arena.db_path)
+        return conn
+
+    def _sum(self, arena: Arena, node: int) -> Usage:
+        return sums.usage(self._conn(arena), node)
+
+    def _files(self, arena: Arena, node: int) -> list[tuple[int, int]]:
+        return sums.files_below(self._conn(arena), node)
+
+    def _mark_rows(self, arena: Arena, explicit: dict[int, Mark], paths: dict[int, bytes]) -> list[MarkRow]:
+        return marking.rows(arena, self._conn(arena), explicit, paths)
+
+    def _effect(self, arena: Arena, node: int, mark: Mark) -> MarkEffect:
+        return marking.effect(self._conn(arena), [(node, mark)])
+
+    # -- state
+
+    async def status(self) -> Status:
+        """See `Api.status`."""
+        engine = self._engine
+        arenas = [await self._arena_status(arena) for arena in engine.arenas.values()]
+        active, queued, failed = engine.churten.counts()
+        waiting = engine.waiting_for()
+        return Status(
+            schema=1,
+            name=engine.config.node.name,
+            fingerprint=self._fingerprint,
+            version=version("realize"),
+            mount=engine.mounted_at,
+            idle=not waiting,
+            arenas=tuple(arenas),
+            peers=await self.peers(),
+            churten=ChurtenStatus(engine.churten.running, active, queued, failed),
+            waiting_for=waiting,
+            health=tuple(engine.health),
+        )
+
+    async def _arena_status(self, arena: Arena) -> ArenaStatus:
+        counts = await self._engine.counts(arena.name)
+        quota = arena.blobs.quota
+        return ArenaStatus(
+            name=arena.name,
+            mark=arena.config.mark.value,
+            files=counts.files,
+            real=counts.real,
+            cached=counts.cached,
+            online=counts.online,
+            bytes=counts.bytes,
+            cache=CacheUse(quota.used_bytes, quota.max_bytes()),
+            hashing=counts.unhashed,
+            conflicts=counts.conflicts,
+            only_here=counts.only_here,
+            offline=arena.offline,
+        )
+
+    async def status_json(self) -> bytes:
+        """Return the status as ``realize status --json`` prints it."""
+        return msgspec.json.encode(await self.status())
+
+    async def wait_idle(self, timeout_s: float) -> Status:
+        """See `Api.wait_idle`."""
+        waiting = ""
+        with trio.move_on_after(timeout_s):
+            quiet = 0
+            while quiet < 2:
+                # RACE: an event of inotify may be on its way between two looks; so two in a row.
+                await trio.sleep(_LOOK_S)
+                waiting = self._engine.waiting_for()
+                quiet = 0 if waiting else quiet + 1
+            return await self.status()
+        raise NotYetError(
+            f"not idle after {timeout_s:g} s: waiting for {waiting or 'the engine'}",
+            hint="`realize status` and `realize churten jobs` show what goes on",
+        )
+
+    async def arenas(self) -> tuple[ArenaInfo, ...]:
+        """See `Api.arenas`."""
+        return tuple(
+            ArenaInfo(
+                name=arena.name,
+                workdir=str(arena.workdir),
+                datadir=str(arena.datadir) if arena.datadir is not None else None,
+                mountpoint=str(arena.mountpoint) if arena.mountpoint is not None else None,
+                mark=arena.mark,
+            )
+            for arena in self._engine.config.arenas
+        )
+
+    async def locate(self, text: bytes, cwd: bytes) -> ArenaPath:
+        """See `Api.locate`."""
+        return locate(text, cwd, self._places, self._engine.config.node.mount)
+
+    # -- paths
+
+    async def lookup(self, at: ArenaPath) -> Entry:
+        """See `Api.lookup`."""
+        self._engine.arena(at.arena)
+        return await self._read(self._reader.lookup, at)
+
+    async def listdir(self, at: ArenaPath, *, after: bytes = b"", limit: int = 1000) -> Page:
+        """See `Api.listdir`."""
+        self._engine.arena(at.arena)
+        return await self._read(self._reader.listdir, at, after, min(max(limit, 1), 10_000))
+
+    async def search(self, query: str, *, arena: str | None = None, limit: int = 200) -> tuple[Entry, ...]:
+        """See `Api.search`."""
+        return await self._read(self._reader.search, query, arena, min(max(limit, 1), 1000))
+
+    async def usage(self, at: ArenaPath) -> Usage:
+        """See `Api.usage`."""
+        arena, node = self._find(at)
+        state = arena.cache.version
+        known = self._usage.get((at.arena, node))
+        if known is None or known[0] != state:
+            found = await self._read(self._sum, arena, node)
+            if len(self._usage) > 2000:
+                self._usage.clear()
+            known = self._usage[at.arena, node] = (state, found)
+        return known[1]
+
+    async def why(self, at: ArenaPath) -> Why:
+        """See `Api.why`."""
+        arena = self._engine.arena(at.arena)
+        node = arena.cache.tree.find(at.path)
+        if node is None:
+            raise self._reader.not_found(at)
+        shown = arena.cache.shown(node).kind != Kind.NONE
+        entry = await self.lookup(at) if shown else None
+        return Why(at=at, entry=entry, lines=tuple(explain(self._engine, arena, node)))
+
+    def _find(self, at: ArenaPath) -> tuple[Arena, int]:
+        arena = self._engine.arena(at.arena)
+        node = self._engine.node_of(arena, at.path)
+        if node is None:
+            raise self._missing(at)
+        return arena, node
+
+    def _missing(self, at: ArenaPath) -> PathNotFoundError:
+        arena = self._engine.arena(at.arena)
+        parent, _, name = at.path.rpartition(b"/")
+        node = self._engine.node_of(arena, parent)
+        rows = arena.cache.conn.execute(
+            "SELECT name FROM node WHERE parent = ? AND kind <> 0 ORDER BY name LIMIT 2000", (node or 0,)
+        )
+        hint = nearest(to_str(name), [to_str(row[0]) for row in rows if isinstance(row[0], bytes)])
+        return PathNotFoundError(f"{display(at.arena)}/{display(at.path)} does not exist", hint=hint)
+
+    # -- peers
+
+    async def peers(self) -> tuple[PeerStatus, ...]:
+        """See `Api.peers`."""
+        network = self._engine.network
+        return tuple(network.status()) if network is not None else ()
+
+    async def peer_connect(self, name: str) -> None:
+        """See `Api.peer_connect`."""
+        if self._engine.network is not None:
+            self._engine.network.connect(name)
+
+    async def peer_disconnect(self, name: str) -> None:
+        """See `Api.peer_disconnect`."""
+        if self._engine.network is not None:
+            self._engine.network.disconnect(name)
+
+    # -- marks
+
+    async def mark_get(self, at: ArenaPath) -> MarkInfo:
+        """See `Api.mark_get`."""
+        arena, node = self._find(at)
+        return marking.info(arena, at, node)
+
+    async def mark_apply(self, changes: Sequence[MarkChange]) -> tuple[MarkChange, ...]:
+        """See `Api.mark_apply`."""
+        found: dict[str, list[tuple[int, MarkChange]]] = {}
+        for change in changes:
+            _, node = self._find(change.at)
+            found.setdefault(change.at.arena, []).append((node, change))
+        undo: list[MarkChange] = []
+        for name, nodes in found.items():
+            undo += marking.apply(self._engine.arena(name), nodes)
+        return tuple(undo)
+
+    async def mark_list(self, arena: str | None = None) -> tuple[MarkRow, ...]:
+        """See `Api.mark_list`."""
+        names = [arena] if arena is not None else list(self._engine.arenas)
+        rows: list[MarkRow] = []
+        for name in names:
+            at = self._engine.arena(name)
+            explicit = at.cache.marks.all_explicit()
+            paths: dict[int, bytes] = {node: at.cache.tree.path(node) for node in explicit}
+            rows += await self._read(self._mark_rows, at, explicit, paths)
+        return tuple(rows)
+
+    async def mark_effect(self, changes: Sequence[MarkChange]) -> MarkEffect:
+        """See `Api.mark_effect`."""
+        total = MarkEffect(files=0, bytes_to_fetch=0, bytes_to_free=0)
+        for change in changes:
+            arena, node = self._find(change.at)
+            parent = arena.cache.tree.parent_and_name(node)[0]
+            is_root = node == arena.cache.root
+            mark: Mark = change.mark or (
+                arena.config.mark if is_root else arena.cache.marks.of_directory(parent)
+            )
+            one = await self._read(self._effect, arena, node, mark)
+            total = MarkEffect(
+                files=total.files + one.files,
+                bytes_to_fetch=total.bytes_to_fetch + one.bytes_to_fetch,
+                bytes_to_free=total.bytes_to_free + one.bytes_to_free,
+            )
+        return total
+
+    # -- work
+
+    async def churten_start(self) -> None:
+        """See `Api.churten_start`."""
+        self._engine.churten.start()
+
+    async def churten_stop(self) -> None:
+        """See `Api.churten_stop`."""
+        self._engine.churten.stop()
+
+    async def jobs(self, *, limit: int = 200) -> Jobs:
+        """See `Api.jobs`."""
+        hashing: list[HashingRow] = []
+        for arena in self._engine.arenas.values():
+            row = arena.index.progress() if arena.index is not None else None
+            if row is not None:
+                hashing.append(row)
+        return self._engine.churten.jobs(min(max(limit, 0), 10_000), hashing)
+
+    async def job_retry(self, at: ArenaPath) -> None:
+        """See `Api.job_retry`."""
+        arena = self._engine.arena(at.arena)
+        self._engine.churten.retry(at.arena, arena.cache.tree.find(at.path))
+
+    async def get(self, paths: Sequence[ArenaPath]) -> AsyncIterator[GetProgress]:
+        """See `Api.get`."""
+        files: list[tuple[Arena, int]] = []
+        for at in paths:
+            arena, node = self._find(at)
+            found = await self._read(self._files, arena, node)
+            files += [(arena, file) for file, _ in found]
+        async for progress in getting.fetch_files(files, self._engine.holders):
+            yield progress
+
+    async def events(self) -> AsyncIterator[list[AnyEvent]]:
+        """See `Api.events`."""
+        with self._engine.events.subscribe() as subscription:
+            async for batch in subscription.batches():
+                yield batch
