@@ -84,6 +84,8 @@ class BlobStore:
         self.workers = workers if workers is not None else trio.CapacityLimiter(2)
         self._may_evict = may_evict
         self._evicted = evicted
+        self.on_verified: Callable[[Hash], None] | None = None
+        """Told of each large blob that was just checked whole."""
         self._directory = directory
         self._directory = directory
         self._root_fd = _open_root(directory)
@@ -316,6 +318,8 @@ class BlobStore:
             return False
         self._rows.set_verified(blob.hash, verified=True)
         blob.verified = True
+        if self.on_verified is not None:
+            self.on_verified(blob.hash)
         return True
 
     async def verify(self, content: Hash) -> bool:

@@ -1,0 +1,158 @@
+"""What the store finds at its start, and what it makes of it (the table in `core.reconcile`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from core.blobrows import Area, BlobRow
+from core.byteranges import ByteRanges
+from core.errors import StoreError
+from core.types import Hash
+from tests.fakes.links import blocks_of, hash_of
+from tests.fakes.stores import Bench, read
+
+DATA = os.urandom(300_000)
+CONTENT = hash_of(DATA)
+SMALL = b"small"
+ITEM = (hash_of(SMALL), len(SMALL), SMALL)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def prepare(bench: Bench, *, clean: bool = False) -> None:
+    """Leave a store that holds nothing, stopped in order or not."""
+    store = await bench.open()
+    if clean:
+        await store.aclose()
+
+
+def put(bench: Bench, data: bytes, content: Hash = CONTENT) -> None:
+    bench.file(content).write_bytes(data)
+
+
+def row(ranges: ByteRanges, *, verified: bool = False, epoch: int = 0, size: int = len(DATA)) -> BlobRow:
+    return BlobRow(CONTENT, size, ranges, verified, Area.WORKING, 4096, 1, epoch)
+
+
+WHOLE = ByteRanges.whole(len(DATA))
+PART = ByteRanges([(0, 131072)])
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("had", "file", "ranges", "held"),
+    [
+        pytest.param(row(WHOLE, verified=True), DATA, WHOLE, True, id="all well"),
+        pytest.param(row(WHOLE, verified=True), None, None, False, id="file missing"),
+        pytest.param(row(ByteRanges()), None, None, False, id="killed between row and file"),
+        pytest.param(row(ByteRanges()), b"", None, False, id="killed between file and size"),
+        pytest.param(row(PART), DATA[:131072] + bytes(len(DATA) - 131072), PART, False, id="partial"),
+        pytest.param(row(PART), DATA[:100_000], ByteRanges([(0, 100_000)]), False, id="partial, cut off"),
+        pytest.param(row(WHOLE, verified=True), DATA[:1000], ByteRanges([(0, 1000)]), False, id="cut off"),
+        pytest.param(row(WHOLE, verified=True), DATA + b"more", WHOLE, True, id="longer, content right"),
+        pytest.param(row(WHOLE, verified=True), b"x" + DATA, None, False, id="longer, content wrong"),
+        pytest.param(row(WHOLE, verified=True, epoch=99), DATA, WHOLE, True, id="not flushed, right"),
+        pytest.param(
+            row(WHOLE, verified=True, epoch=99), bytes(len(DATA)), None, False, id="not flushed, zeros"
+        ),
+        pytest.param(row(WHOLE, verified=True, epoch=99), b"", None, False, id="not flushed, empty"),
+        pytest.param(row(WHOLE), DATA, WHOLE, False, id="complete, never checked"),
+        pytest.param(None, DATA, WHOLE, True, id="orphan that is right"),
+        pytest.param(None, DATA[:1000], None, False, id="orphan that is torn"),
+    ],
+)
+async def test_rows_and_files_after_an_unclean_stop(
+    bench: Bench, had: BlobRow | None, file: bytes | None, ranges: ByteRanges | None, held: bool
+) -> None:
+    await prepare(bench)
+    if had is not None:
+        bench.rows().put_many([had])
+    if file is not None:
+        put(bench, file)
+    async with bench.opened() as store:
+        found = store.info(CONTENT)
+        assert (None if found is None else found.ranges) == ranges
+        assert store.held(CONTENT) is held
+        assert bench.file(CONTENT).exists() is (ranges is not None)
+        if found is not None:
+            assert bench.file(CONTENT).stat().st_size == len(DATA)
+            assert store.quota.used_bytes == found.disk_bytes
+        for start, end in ranges or ():
+            assert read(store, CONTENT)[start:end] == DATA[start:end]
+        lost = had is not None and bool(had.ranges) and ranges != had.ranges
+        assert bench.report.lost == ([CONTENT] if lost else [])
+
+
+@pytest.mark.trio
+async def test_an_adopted_orphan_gets_its_block_list(bench: Bench) -> None:
+    await prepare(bench)
+    put(bench, DATA)
+    async with bench.opened() as store:
+        assert store.get_blocks(CONTENT) == blocks_of(DATA)
+        assert bench.report.adopted == 1
+
+
+@pytest.mark.trio
+async def test_foreign_names_are_cleared_away_and_never_followed(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await prepare(bench)
+    outside = tmp_path / "outside"
+    outside.write_bytes(DATA)
+    directory = bench.file(CONTENT).parent
+    (directory / "junk").write_bytes(b"x")
+    (directory / CONTENT.hex().upper()).write_bytes(DATA)
+    (directory / "subdir").mkdir()
+    bench.file(CONTENT).symlink_to(outside)
+    elsewhere = tmp_path / "blobs" / f"{CONTENT[0] ^ 1:02x}" / CONTENT.hex()
+    elsewhere.write_bytes(DATA)
+    async with bench.opened() as store:
+        assert store.info(CONTENT) is None
+        assert sorted(path.name for path in directory.iterdir()) == ["subdir"]
+        assert not elsewhere.exists()
+        assert outside.read_bytes() == DATA
+    assert "subdir" in caplog.text
+
+
+@pytest.mark.trio
+async def test_a_clean_start_looks_at_names_only(bench: Bench) -> None:
+    store = await bench.open()
+    await store.add_many([ITEM])
+    await store.aclose()
+    bench.file(ITEM[0]).write_bytes(b"wrong")
+    async with bench.opened() as store:
+        assert store.held(ITEM[0])  # the mount and `verify` would find it; a start does not read everything
+        assert not bench.report
+
+
+@pytest.mark.trio
+async def test_what_was_flushed_is_not_read_again_after_a_kill(bench: Bench) -> None:
+    store = await bench.open()
+    await store.add_many([ITEM])
+    await store.flush()
+    other = (hash_of(b"later"), 5, b"later")
+    await store.add_many([other])
+    async with bench.opened() as store:
+        assert bench.report.rechecked == 1
+        assert store.held(ITEM[0])
+        assert store.held(other[0])
+    async with bench.opened() as store:
+        assert bench.report.rechecked == 0
+
+
+@pytest.mark.trio
+async def test_a_flush_that_fails_leaves_the_doubt(bench: Bench) -> None:
+    store = await bench.open()
+    await store.add_many([ITEM])
+    bench.disk.fail("sync_all", 1, StoreError("no"))
+    with pytest.raises(StoreError):
+        await store.flush()
+    bench.file(ITEM[0]).write_bytes(bytes(5))
+    async with bench.opened() as store:
+        assert not store.held(ITEM[0])
