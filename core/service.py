@@ -140,7 +140,7 @@ class Service:
             cached=counts.cached,
             online=counts.online,
             bytes=counts.bytes,
-            cache=CacheUse(quota.used_bytes, quota.max_bytes()),
+            cache=CacheUse(quota.used_bytes, quota.max_bytes),
             hashing=counts.unhashed,
             conflicts=counts.conflicts,
             only_here=counts.only_here,
