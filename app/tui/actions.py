@@ -113,53 +113,96 @@ class Command:
 
 
 def _mark(word: str, key: str, what: str) -> Command:
-    return Command(
-        f"mark.{word}", key, word, what, "mark", ("arenas", "marks"), _needs_path, argument=word
-    )
+    return Command(f"mark.{word}", key, word, what, "mark", ("arenas", "marks"), _needs_path, argument=word)
 
 
 COMMANDS: tuple[Command, ...] = (
     Command("arenas.open", "enter", "open", "Open or close a directory", "toggle", ("arenas",), _can_expand),
     Command("arenas.expand", "right", "open", "Open a directory", "expand", ("arenas",), footer=False),
     Command(
-        "arenas.collapse", "left", "close", "Close a directory, or go to its parent", "collapse", ("arenas",),
+        "arenas.collapse",
+        "left",
+        "close",
+        "Close a directory, or go to its parent",
+        "collapse",
+        ("arenas",),
         footer=False,
     ),
     Command("arenas.select", "space", "select", "Select several paths", "select", ("arenas",), _needs_path),
     _mark("watch", "w", "Mark watch: cache when used"),
     _mark("keep", "k", "Mark keep: always cached, updated on change"),
     _mark("own", "o", "Mark own: a real file here, updated on change"),
-    Command(
-        "mark.unset", "u", "unset", "Remove the explicit mark", "mark", ("arenas", "marks"), _can_unset
-    ),
+    Command("mark.unset", "u", "unset", "Remove the explicit mark", "mark", ("arenas", "marks"), _can_unset),
     Command("arenas.get", "g", "get", "Fetch the whole content now", "get", ("arenas",), _needs_path),
-    Command(
-        "path.why", "i", "why", "Say rule by rule what holds for a path", "why",
-        ("arenas", "churten", "marks", "activity"), _needs_path,
-    ),
     Command("arenas.filter", "slash", "filter", "Find files of the arena (fuzzy)", "filter", ("arenas",)),
     Command("pane.sort", "s", "sort", "Sort by the next column", "sort", ("arenas", "marks")),
     Command(
         "pane.reverse", "S", "reverse", "Reverse the order", "reverse", ("arenas", "marks"), footer=False
     ),
-    Command("peer.connect", "c", "connect", "Enable a peer and dial it", "connect", ("connections",), _can_connect),
     Command(
-        "peer.disconnect", "d", "disconnect", "Close a connection and refuse the peer", "disconnect",
-        ("connections",), _can_disconnect,
+        "peer.connect", "c", "connect", "Enable a peer and dial it", "connect", ("connections",), _can_connect
     ),
     Command(
-        "peer.copy", "y", "copy fingerprint", "Copy the fingerprint of a peer", "copy", ("connections",), _can_copy
+        "peer.disconnect",
+        "d",
+        "disconnect",
+        "Close a connection and refuse the peer",
+        "disconnect",
+        ("connections",),
+        _can_disconnect,
     ),
-    Command("peer.info", "enter", "details", "All that is known of a peer", "details", ("connections",), _needs_row),
+    Command(
+        "peer.copy",
+        "y",
+        "copy fingerprint",
+        "Copy the fingerprint of a peer",
+        "copy",
+        ("connections",),
+        _can_copy,
+    ),
+    Command(
+        "peer.info",
+        "enter",
+        "details",
+        "All that is known of a peer",
+        "details",
+        ("connections",),
+        _needs_row,
+    ),
     Command("churten.start", "s", "start", "Let jobs run", "start", ("churten",), _can_start),
     Command("churten.stop", "x", "stop", "Checkpoint and stop all jobs", "stop", ("churten",), _can_stop),
     Command("churten.retry", "r", "retry", "Try failed work again now", "retry", ("churten",), _can_retry),
     Command(
-        "path.show", "enter", "show in arenas", "Show the path in the arenas pane", "reveal",
-        ("churten", "marks", "activity"), _needs_path,
+        "path.show",
+        "enter",
+        "show in arenas",
+        "Show the path in the arenas pane",
+        "reveal",
+        ("churten", "marks", "activity"),
+        _needs_path,
     ),
-    Command("activity.filter", "slash", "filter", "Show only events with these words", "filter", ("activity",)),
-    Command("mark.undo", "ctrl+z", "undo mark", "Undo the last change of marks", "undo", (), _can_undo, footer=False),
+    Command(
+        "activity.filter", "slash", "filter", "Show only events with these words", "filter", ("activity",)
+    ),
+    Command(
+        "path.why",
+        "i",
+        "why",
+        "Say rule by rule what holds for a path",
+        "why",
+        ("arenas", "churten", "marks", "activity"),
+        _needs_path,
+    ),
+    Command(
+        "mark.undo",
+        "ctrl+z",
+        "undo mark",
+        "Undo the last change of marks",
+        "undo",
+        (),
+        _can_undo,
+        footer=False,
+    ),
     Command("app.zoom", "z", "zoom", "Give the focused pane the whole screen", "zoom"),
     Command("app.help", "question_mark,f1", "help", "All keys", "help"),
     Command("app.palette", "ctrl+p", "palette", "Find a command, arena, peer or file", "palette"),
@@ -175,7 +218,8 @@ COMMANDS: tuple[Command, ...] = (
 BY_ID = {command.id: command for command in COMMANDS}
 
 _KEY_NAMES = {
-    "slash": "/", "question_mark": "?", "escape": "esc", "enter": "⏎", "space": "␣", "left": "←", "right": "→",
+    "slash": "/", "question_mark": "?", "escape": "esc", "enter": "⏎", "space": "␣",
+    "left": "←", "right": "→",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from app.tui.commands import Commands
 from app.tui.feed import Feed
 from app.tui.journal import Changes, Severity
 from app.tui.marking import Marking
-from app.tui.messages import CommandChosen, EventsWaiting, FactsChanged, PaneChosen, Reveal, StopRequested
+from app.tui.messages import CommandChosen, EventsWaiting, PaneChosen, Reveal, StopRequested
 from app.tui.panes.activity import ActivityPane
 from app.tui.panes.arenas import ArenasPane
 from app.tui.panes.churten import ChurtenPane
@@ -35,7 +35,7 @@ from app.tui.panes.marks import MarksPane
 from app.tui.panes.pane import Pane, bindings
 from app.tui.present import Snapshot
 from app.tui.present import name as present_name
-from app.tui.themes import THEMES
+from app.tui.themes import THEMES, shades
 from core.api import Api
 from core.errors import EngineStoppedError, NetError, NoDaemonError, RealizeError, chain
 from core.events import AnyEvent
@@ -64,12 +64,14 @@ class RealizeApp(Commands, App[int]):
         attached: bool,
         now_ns: Callable[[], int] = time.time_ns,
         polling: bool = True,
+        remembering: bool = True,
         keymap: dict[str, str] | None = None,
     ) -> None:
         """Make the dashboard.
 
         ``attached``: the daemon is another process, which goes on when the dashboard is left.
         ``keymap``: other keys by the ids of `app.tui.actions`. ``polling``: read the status now and then.
+        ``remembering``: keep focus, order and theme between runs.
         """
         super().__init__()
         self.title = title
@@ -77,7 +79,8 @@ class RealizeApp(Commands, App[int]):
         self.attached = attached
         self.marking = Marking(self)
         self._now_ns, self._polling, self._keys = now_ns, polling, keymap or {}
-        self.remembered = uistate.load(uistate.state_file())
+        self._state_file = uistate.state_file() if remembering else None
+        self.remembered = uistate.load(self._state_file) if self._state_file else uistate.UiState()
         self.front = self.remembered.pane if self.remembered.pane in PANES else PANES[0]
         self.zoomed = self.remembered.zoomed
         self.arenas, self.connections, self.churten = ArenasPane(), ConnectionsPane(), ChurtenPane()
@@ -95,6 +98,11 @@ class RealizeApp(Commands, App[int]):
         )  # fmt: skip
         for theme in THEMES:
             self.register_theme(theme)
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Return the theme's colours and the shades of the tables."""
+        variables = super().get_css_variables()
+        return variables | shades(variables)
 
     def compose(self) -> ComposeResult:
         """Status bar, tabs, panes, keys."""
@@ -138,6 +146,11 @@ class RealizeApp(Commands, App[int]):
     def on_events_waiting(self) -> None:
         """Events are there."""
         self.feed.flush_soon()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being read, loaded or waiting to be drawn."""
+        return self.feed.settled and self.arenas.settled
 
     def _on_events(self, batch: list[AnyEvent], changes: Changes) -> None:
         if self.activity.journal.take(batch):
@@ -185,8 +198,7 @@ class RealizeApp(Commands, App[int]):
                 self._engine_gone(error)
             else:
                 self.fail(what, error)
-        except Exception as error:
-            # The UI's top: a bug in one task must not take the daemon's screen away.
+        except Exception as error:  # noqa: BLE001 - the UI's top: a bug in one task is shown, the screen stays
             _log.exception("%s failed", what)
             self.fail(what, error)
 
@@ -212,7 +224,11 @@ class RealizeApp(Commands, App[int]):
         why = ": ".join(chain(error)) if isinstance(error, RealizeError) else f"internal error: {error!r}"
         if not hint:
             expected = isinstance(error, NetError)
-            hint = "it is tried again by itself" if expected else "the log says more (realize log, --log-level debug)"
+            hint = (
+                "it is tried again by itself"
+                if expected
+                else "the log says more (realize log, --log-level debug)"
+            )
         self.say(f"{what} failed: {present_name(why)}", "error", present_name(hint))
 
     # Focus and layout
@@ -277,10 +293,10 @@ class RealizeApp(Commands, App[int]):
         """Keep the state of the dashboard for the next time."""
         sorts = {name: (pane.sort, pane.reverse) for name, pane in self.panes.items() if pane.sorts}
         state = uistate.UiState(pane=self.front, theme=self.theme, sorts=sorts, zoomed=self.zoomed)
-        if state != self.remembered:
-            self.remembered = state
-            # LIMIT: some 200 bytes; written inline, which takes less than handing it to a thread.
-            uistate.save(uistate.state_file(), state)
+        if state != self.remembered and self._state_file is not None:
+            # Some 200 bytes: writing them here takes less than handing them to a thread.
+            uistate.save(self._state_file, state)
+        self.remembered = state
 
     # Commands
 

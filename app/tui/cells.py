@@ -21,10 +21,15 @@ ELLIPSIS = "…"
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Spans in one line; cut at the end with an ellipsis, or in the ``middle``."""
+    """Spans in one line, cut at the end; a ``path`` (last span: its last name) is cut so that the end stays.
+
+    The first ``lead`` spans of a path stay too. ``wide``: takes the rest of the row.
+    """
 
     spans: tuple[Span, ...]
-    middle: bool = False
+    path: bool = False
+    lead: int = 0
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,22 @@ GAP = 2
 """Blank cells between columns."""
 
 
+def draw_row(
+    row: Row, layout: Sequence[tuple[int, int]], columns: Sequence[Column]
+) -> list[tuple[Span, ...]]:
+    """Return the spans of each cell that is shown, gaps aside; a wide one takes what comes after it."""
+    drawn: list[tuple[Span, ...]] = []
+    left = sum(width for _, width in layout) + GAP * max(0, len(layout) - 1)
+    for index, width in layout:
+        cell = row.cells[index]
+        if isinstance(cell, Text) and cell.wide:
+            drawn.append(draw(cell, left))
+            break
+        drawn.append(draw(cell, width, columns[index].align))
+        left -= width + GAP
+    return drawn
+
+
 def fit_columns(columns: Sequence[Column], width: int) -> tuple[tuple[int, int], ...]:
     """Choose the columns that fit: pairs of column index and width, in order."""
     kept = list(range(len(columns)))
@@ -130,7 +151,7 @@ def _draw_text(cell: Text, width: int, align: str) -> tuple[Span, ...]:
     spans = cell.spans
     length = sum(cell_len(part) for part, _ in spans)
     if length > width:
-        spans = _cut_middle(spans, width) if cell.middle else _cut(spans, width)
+        spans = _cut_path(spans, width, cell.lead) if cell.path else _cut(spans, width)
         length = sum(cell_len(part) for part, _ in spans)
     pad = (" " * (width - length), "")
     if not pad[0]:
@@ -154,18 +175,35 @@ def _cut(spans: tuple[Span, ...], width: int) -> tuple[Span, ...]:
     return tuple(cut)
 
 
-def _cut_middle(spans: tuple[Span, ...], width: int) -> tuple[Span, ...]:
-    """Cut the last span in its middle, so that the end of a path stays readable."""
+def _cut_path(spans: tuple[Span, ...], width: int, lead: int) -> tuple[Span, ...]:
+    """Keep the end: what leads to the last span goes first, from its start; then that span's middle."""
+    if lead:
+        width -= sum(cell_len(part) for part, _ in spans[:lead])
+        return (*spans[:lead], *_cut_path(spans[lead:], width, 0))
     *head, (part, tone) = spans
-    room = width - sum(cell_len(text_) for text_, _ in head)
-    if room < 8:
-        return _cut(spans, width)
-    tail = (room - 1) * 2 // 3
-    start = set_cell_size(part, room - 1 - tail)
-    end = part
-    while cell_len(end) > tail:
-        end = end[max(1, (cell_len(end) - tail) // 2) :]
-    return (*head, (start + ELLIPSIS + end, tone))
+    room = width - cell_len(part) - 1
+    if room >= 0 and head:
+        kept: list[Span] = [(part, tone)]
+        for before, before_tone in reversed(head):
+            tail = _suffix(before, room)
+            room -= cell_len(tail)
+            if len(tail) < len(before):
+                kept.append((ELLIPSIS + tail, before_tone))
+                break
+            kept.append((tail, before_tone))
+        return tuple(reversed(kept))
+    if width < 8:
+        return _cut(((part, tone),), width)
+    tail = _suffix(part, (width - 1) // 2)
+    return ((set_cell_size(part, width - 1 - cell_len(tail)) + ELLIPSIS + tail, tone),)
+
+
+def _suffix(part: str, width: int) -> str:
+    """Return the longest end of ``part`` that is at most ``width`` cells wide."""
+    start = max(0, len(part) - max(0, width))
+    while start < len(part) and cell_len(part[start:]) > width:
+        start += 1
+    return part[start:]
 
 
 def _draw_bar(cell: Bar, width: int) -> tuple[Span, ...]:
@@ -179,7 +217,7 @@ def _draw_bar(cell: Bar, width: int) -> tuple[Span, ...]:
     halves = int(fraction * room * 2)
     full, half = divmod(halves, 2)
     done = "━" * full + ("╸" if half else "")
-    return ((done, cell.tone), ("━" * (room - len(done)), "trough"), (f" {label}", cell.tone))
+    return ((done, cell.tone), ("─" * (room - len(done)), "trough"), (f" {label}", cell.tone))
 
 
 def _draw_spark(cell: Spark, width: int) -> tuple[Span, ...]:

@@ -113,10 +113,12 @@ class PaneTabs(Line):
     def rebuild(self) -> None:
         """Fit the labels into the width."""
         labels = tab_labels(badges_of(self._snapshot), self.focused, self.size.width)
-        self.set_pieces([
-            (label, "line--tab-on" if pane == self.focused else "line--tab", PaneChosen(pane))
-            for pane, label in labels
-        ])
+        self.set_pieces(
+            [
+                (label, "line--tab-on" if pane == self.focused else "line--tab", PaneChosen(pane))
+                for pane, label in labels
+            ]
+        )
 
 
 class KeyBar(Line):
@@ -136,15 +138,16 @@ class KeyBar(Line):
         """Fit as many keys as the width has room for; help and quit stay."""
         commands = footer_of(self._facts)
         room = self.size.width
-        last = [item for item in commands if item[0].id in ("app.help", "app.quit", "app.palette")]
+        stay = ("app.help", "app.quit", "app.palette") if room >= 60 else ("app.help", "app.quit")
+        last = [item for item in commands if item[0].id in stay]
         first = [item for item in commands if item not in last]
         room -= sum(_width(command.keys, command.label) for command, _ in last)
         pieces: list[Piece] = []
         for command, reason in [*first, *last]:
             if (command, reason) in first:
-                room -= _width(command.keys, command.label)
-                if room < 0:
+                if room < _width(command.keys, command.label):
                     continue
+                room -= _width(command.keys, command.label)
             message = CommandChosen(command.id)
             pieces.append((f" {key_name(command.keys)}", "line--dead" if reason else "line--key", message))
             pieces.append((f" {command.label} ", "line--dead" if reason else "line--label", message))

@@ -81,7 +81,9 @@ class Commands:
         done, errors = await self._me.bridge.call(work)
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            self._me.say(f"not fetched: {errors[0]}{more}", "error", "connect a peer that holds it, then g again")
+            self._me.say(
+                f"not fetched: {errors[0]}{more}", "error", "connect a peer that holds it, then g again"
+            )
         else:
             self._me.say(f"fetched {what}: {plural(done, 'file')}")
 
@@ -166,8 +168,8 @@ class Commands:
         app.push_screen(
             ConfirmScreen(
                 f"{plural(alone, 'file')} only here",
-                f"No other peer holds {'it' if alone == 1 else 'them'} yet. Quitting stops the daemon: nothing "
-                "is lost, but others see the work only after the next start.",
+                f"No other peer holds {'it' if alone == 1 else 'them'} yet. Quitting stops the daemon: "
+                "nothing is lost, but others see the work only after the next start.",
                 "Quit anyway",
             ),
             self._leave,

@@ -38,18 +38,20 @@ Read = Callable[[Api], Awaitable[T]]
 class Source(Generic[T]):
     """A part of the state, read again after `touch` but not more often than every ``every_s``."""
 
-    def __init__(self, read: Callable[[], Awaitable[T]], every_s: float, start: Callable[..., object]) -> None:
+    def __init__(
+        self, read: Callable[[], Awaitable[T]], every_s: float, start: Callable[..., object]
+    ) -> None:
         """Make the source; ``start`` runs a coroutine guarded."""
         self._read, self._every_s, self._start = read, every_s, start
         self._old = False
-        self._running = False
+        self.running = False
         self._last = 0.0
 
     def touch(self) -> None:
         """The state is old."""
         self._old = True
-        if not self._running:
-            self._running = True
+        if not self.running:
+            self.running = True
             self._start(self._run())
 
     async def _run(self) -> None:
@@ -60,7 +62,7 @@ class Source(Generic[T]):
                 self._last = time.monotonic()
                 await self._read()
         finally:
-            self._running = False
+            self.running = False
 
 
 class Feed:
@@ -186,6 +188,12 @@ class Feed:
         self._drawing = None
         self._last_draw = time.monotonic()
         self._on_snapshot(self.snapshot)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no event waits and all that is old is being read or drawn."""
+        busy = any(source.running for source in (self.status, self.jobs, self.marks))
+        return not (busy or self._flushing or self._pending or self._drawing)
 
     def stop(self) -> None:
         """Draw nothing any more."""

@@ -127,7 +127,11 @@ def _merged(lines: list[Line]) -> list[Line]:
     groups: dict[object, list[Line]] = {}
     for index, line in enumerate(lines):
         alike = line.at is not None and line.tone not in ("bad", "conflict")
-        key = (line.kind, line.at.arena, split(line.at.path)[0]) if alike and line.at and line.at.path else index
+        key = (
+            (line.kind, line.at.arena, split(line.at.path)[0])
+            if alike and line.at and line.at.path
+            else index
+        )
         groups.setdefault(key, []).append(line)
     merged: list[Line] = []
     for group in groups.values():
@@ -135,9 +139,11 @@ def _merged(lines: list[Line]) -> list[Line]:
             merged += group
             continue
         last = group[-1]
-        assert last.at is not None  # noqa: S101 - only lines with a path are grouped
+        assert last.at is not None
         parent = ArenaPath(last.at.arena, split(last.at.path)[0])
-        merged.append(Line(last.at_ns, last.kind, f"{len(group)} files in {path_text(parent)}", last.tone, parent))
+        merged.append(
+            Line(last.at_ns, last.kind, f"{len(group)} files in {path_text(parent)}", last.tone, parent)
+        )
     return merged
 
 
@@ -147,7 +153,9 @@ def line_of(event: ev.AnyEvent) -> Line | None:
         case ev.JobChanged():
             return _job(event)
         case ev.PeerChanged():
-            text = f"{name(event.peer)} is {event.state}" + (f": {name(event.reason)}" if event.reason else "")
+            text = f"{name(event.peer)} is {event.state}" + (
+                f": {name(event.reason)}" if event.reason else ""
+            )
             tone = {"connected": "ok", "disconnected": "warn"}.get(event.state, "dim")
             return Line(event.at_ns, "peer", text, tone)
         case ev.FileChanged():

@@ -45,7 +45,9 @@ class CommandProvider(_RealizeProvider):
             title = _title(command)
             score = matcher.match(title)
             if score > 0:
-                yield Hit(score, matcher.highlight(title), self._run(command), text=title, help=_help(command))
+                yield Hit(
+                    score, matcher.highlight(title), self._run(command), text=title, help=_help(command)
+                )
 
     def _run(self, command: Command) -> partial[None]:
         return partial(self.dashboard.run_command, command.id, from_palette=True)
@@ -68,7 +70,10 @@ class PlaceProvider(_RealizeProvider):
         if status is None:
             return []
         return [
-            *((f"arena {name(a.name)}", partial(self.dashboard.reveal, ArenaPath(a.name))) for a in status.arenas),
+            *(
+                (f"arena {name(a.name)}", partial(self.dashboard.reveal, ArenaPath(a.name)))
+                for a in status.arenas
+            ),
             *((f"peer {name(p.name)}", partial(self.dashboard.go_to_peer, p.name)) for p in status.peers),
         ]
 

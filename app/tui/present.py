@@ -88,7 +88,7 @@ def clock(at_ns: int) -> str:
     """Return the local time of day of an event; "" for 0, not known."""
     if not at_ns:
         return ""
-    at = datetime.datetime.fromtimestamp(at_ns / 1e9, tz=datetime.timezone.utc).astimezone()
+    at = datetime.datetime.fromtimestamp(at_ns / 1e9, tz=datetime.UTC).astimezone()
     return f"{at:%H:%M:%S}"
 
 
@@ -113,108 +113,121 @@ def spark(values: Sequence[float], width: int) -> str:
     return "".join(SPARKS[1 + min(7, int(v / peak * 7.999))] if v > 0 else "▁" for v in newest)
 
 
-Piece = tuple[int, tuple[Span, ...]]
-"""Rank (greatest dropped first) and the spans of a piece of the status bar."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the status bar, and a shorter one; the greatest ``rank`` is shortened and dropped first."""
+
+    rank: int
+    long: tuple[Span, ...]
+    short: tuple[Span, ...] = ()
 
 
 def status_spans(snapshot: Snapshot, title: str, width: int, problem: str = "") -> tuple[Span, ...]:
-    """Return the status bar, at most ``width`` cells: what matters least is dropped first."""
+    """Return the status bar, at most ``width`` cells: what matters least is shortened, then dropped."""
     if problem:
         return ((" ✖ ", "bad"), (problem, "bad"))
     status = snapshot.status
     if status is None:
         return ((" " + name(title), "bold"), ("  waiting for the engine …", "dim"))
-    pieces: list[Piece] = [
-        (6, ((" " + name(title), "bold"),)),
-        (1, _peers(status)),
-        (3, _rates(status, snapshot.rates, with_spark=False)),
-        (8, ((spark(snapshot.rates, 12), "accent"),) if any(snapshot.rates[-12:]) else ()),
-        (5, _cache(status)),
-        (7, _hashing(status)),
-        (4, _idle(status)),
-        (2, _safe(status)),
-        (0, _conflicts(status)),
-        (0, _health(status)),
+    trend = snapshot.rates[-12:]
+    pieces = [
+        Piece(6, ((name(title), "bold"),)),
+        _peers(status),
+        _rates(status),
+        Piece(8, ((spark(trend, 12), "accent"),) if any(trend) else ()),
+        _cache(status),
+        _idle(status),
+        _safe(status),
+        _conflicts(status),
+        _health(status),
     ]
-    pieces = [piece for piece in pieces if piece[1]]
+    return ((" ", ""), *_fit([piece for piece in pieces if piece.long], width - 1))
+
+
+def _fit(pieces: list[Piece], width: int) -> tuple[Span, ...]:
+    """Join the pieces; shorten, then drop, those with the greatest rank until they fit."""
+    for rank in sorted({piece.rank for piece in pieces}, reverse=True):
+        if _length(pieces) <= width:
+            break
+        pieces = [
+            Piece(piece.rank, piece.short) if piece.rank == rank and piece.short else piece
+            for piece in pieces
+        ]
     while len(pieces) > 1 and _length(pieces) > width:
-        pieces.remove(max(pieces, key=lambda piece: piece[0]))
-    return _joined(pieces)
+        pieces.remove(max(pieces, key=lambda piece: piece.rank))
+    spans: list[Span] = []
+    for piece in pieces:
+        if spans:
+            spans.append((" │ ", "trough"))
+        spans += piece.long
+    return tuple(spans)
 
 
 def _length(pieces: Sequence[Piece]) -> int:
-    return sum(cell_len(part) for _, spans in pieces for part, _ in spans) + 3 * (len(pieces) - 1)
+    return sum(cell_len(part) for piece in pieces for part, _ in piece.long) + 3 * (len(pieces) - 1)
 
 
-def _joined(pieces: Sequence[Piece]) -> tuple[Span, ...]:
-    spans: list[Span] = []
-    for _, piece in pieces:
-        if spans:
-            spans.append((" │ ", "trough"))
-        spans += piece
-    return tuple(spans)
-
-
-def _peers(status: Status) -> tuple[Span, ...]:
+def _peers(status: Status) -> Piece:
     up = sum(peer.state == "connected" for peer in status.peers)
     if not status.peers:
-        return (("no peers", "dim"),)
+        return Piece(1, (("no peers", "dim"),))
     tone = "ok" if up == len(status.peers) else "warn" if up else "bad"
-    return ((f"{'●' if up else '○'} {up}/{len(status.peers)}", tone), (" peers up", ""))
+    count = (f"{'●' if up else '○'} {up}/{len(status.peers)}", tone)
+    return Piece(1, (count, (" peers up", "")), (count,))
 
 
-def _rates(status: Status, rates: Sequence[float], *, with_spark: bool) -> tuple[Span, ...]:
+def _rates(status: Status) -> Piece:
     down = sum(peer.rx_rate for peer in status.peers)
     up = sum(peer.tx_rate for peer in status.peers)
-    spans: list[Span] = [
-        ("↓ ", "accent"), (rate_text(down), "" if down >= 1 else "dim"),
-        ("  ↑ ", "accent"), (rate_text(up), "" if up >= 1 else "dim"),
-    ]  # fmt: skip
-    if with_spark:
-        spans.append((spark(rates, 12), "accent"))
-    return tuple(spans)
+    tones = ["" if rate >= 1 else "dim" for rate in (down, up)]
+    return Piece(
+        4,
+        (("↓ ", "accent"), (rate_text(down), tones[0]), ("  ↑ ", "accent"), (rate_text(up), tones[1])),
+        (("↓", "accent"), (_tight(down), tones[0]), (" ↑", "accent"), (_tight(up), tones[1])),
+    )
 
 
-def _cache(status: Status) -> tuple[Span, ...]:
+def _tight(rate: float) -> str:
+    return words.human_bytes(int(rate)).replace(" ", "").removesuffix("B") if rate >= 1 else "–"
+
+
+def _cache(status: Status) -> Piece:
     used = sum(arena.cache.used for arena in status.arenas)
     limits = [arena.cache.max for arena in status.arenas]
     if not limits:
-        return ()
+        return Piece(5, ())
     if None in limits:
-        return (("cache ", "dim"), (words.human_bytes(used), ""))
+        return Piece(5, (("cache ", "dim"), (words.human_bytes(used), "")))
     most = sum(limit or 0 for limit in limits)
     tone = "warn" if most and used > most * 0.95 else ""
-    return (("cache ", "dim"), (f"{words.human_bytes(used)}/{words.human_bytes(most)}", tone))
+    return Piece(5, (("cache ", "dim"), (f"{words.human_bytes(used)}/{words.human_bytes(most)}", tone)))
 
 
-def _hashing(status: Status) -> tuple[Span, ...]:
-    left = sum(arena.hashing for arena in status.arenas)
-    return ((f"hashing {left}", "info"),) if left else ()
-
-
-def _idle(status: Status) -> tuple[Span, ...]:
+def _idle(status: Status) -> Piece:
     if status.idle:
-        return (("idle", "dim"),)
-    return ((name(status.waiting_for) or "busy", "info"),)
+        return Piece(3, (("idle", "dim"),))
+    return Piece(3, ((name(status.waiting_for) or "busy", "info"),), (("busy", "info"),))
 
 
-def _safe(status: Status) -> tuple[Span, ...]:
+def _safe(status: Status) -> Piece:
     alone = only_here(status)
     if alone:
-        return ((f"⏳ {alone} only here", "only_here"),)
-    return (("✔ safe to leave", "ok"),) if status.arenas else ()
+        return Piece(2, ((f"⏳ {alone} only here", "only_here"),), ((f"⏳ {alone}", "only_here"),))
+    return Piece(2, (("✔ safe to leave", "ok"),) if status.arenas else (), (("✔ safe", "ok"),))
 
 
-def _conflicts(status: Status) -> tuple[Span, ...]:
+def _conflicts(status: Status) -> Piece:
     count = sum(arena.conflicts for arena in status.arenas)
-    return ((f"⚠ {plural(count, 'conflict')}", "conflict"),) if count else ()
+    if not count:
+        return Piece(0, ())
+    return Piece(0, ((f"⚠ {plural(count, 'conflict')}", "conflict"),), ((f"⚠ {count}", "conflict"),))
 
 
-def _health(status: Status) -> tuple[Span, ...]:
+def _health(status: Status) -> Piece:
     offline = [arena.name for arena in status.arenas if arena.offline]
     if offline:
-        return ((f"✖ {name(offline[0])} offline", "bad"),)
-    return ((f"⚠ {name(status.health[0])}", "warn"),) if status.health else ()
+        return Piece(0, ((f"✖ {name(offline[0])} offline", "bad"),))
+    return Piece(0, ((f"⚠ {name(status.health[0])}", "warn"),) if status.health else ())
 
 
 TAB_WORDS = {

@@ -13,12 +13,13 @@ from app.tui.cells import BLANK, Bar, Cell, Column, Fill, Row, Spark, Text, text
 from app.tui.journal import Line
 from app.tui.tree import Node, Notice, TreeRow
 from core.api import ArenaPath, ArenaStatus, Entry, HashingRow, JobRow, Jobs, MarkRow, PeerStatus
+from core.events import JobAction
 from core.types import Kind
 
 # Arenas
 
 TREE_COLUMNS = (
-    Column("name", "Name", 18, rank=0, flex=5, sortable=True),
+    Column("name", "Name", 16, rank=0, flex=5, sortable=True),
     Column("state", "State", 14, rank=1, sortable=True),
     Column("size", "Size", 7, rank=2, align="right", sortable=True),
     Column("held", "Held", 11, rank=4, align="right", sortable=True),
@@ -41,7 +42,7 @@ def tree_row(row: TreeRow, *, marked: bool, progress: Progress, arena: ArenaStat
 
 
 def _label(node: Node) -> Text:
-    assert node.entry is not None  # noqa: S101 - arenas have their own rows
+    assert node.entry is not None
     kind = present.kind_glyph(node.entry.kind, node.expanded)
     label = present.base_name(node.at)
     if node.entry.kind == Kind.SYMLINK and node.entry.target:
@@ -51,14 +52,17 @@ def _label(node: Node) -> Text:
 
 
 def _arena_row(node: Node, status: ArenaStatus | None, marked: bool) -> Row:
-    label = Text(((present.kind_glyph(Kind.DIR, node.expanded), "accent"), (present.base_name(node.at), "accent|bold")))
+    label = Text(
+        ((present.kind_glyph(Kind.DIR, node.expanded), "accent"), (present.base_name(node.at), "accent|bold"))
+    )
     if status is None:
         return Row(node.at, (label, *(BLANK,) * 5), marked)
     size = node.usage.bytes if node.usage else status.bytes
     return Row(
         node.at,
         (
-            label, _arena_state(status), present.size_cell(size), _usage_held(node), text(status.mark, "mark"),
+            label, _arena_state(status), present.size_cell(size), _usage_held(node),
+            text(status.mark, "mark"),
             text(present.plural(status.files, "file"), "dim"),
         ),
         marked,
@@ -71,7 +75,7 @@ def _arena_state(status: ArenaStatus) -> Cell:
     if status.conflicts:
         return text(f"⚠  {present.plural(status.conflicts, 'conflict')}", "conflict")
     if status.hashing:
-        return text(f"…  hashing {status.hashing}", "info")
+        return text("#  hashing", "info")
     if status.only_here:
         return text(f"⏳ {status.only_here} only here", "only_here")
     return text("●  in sync" if status.files else "○  empty", "dim")
@@ -89,7 +93,9 @@ def entry_row(entry: Entry, label: Text, node: Node | None, *, marked: bool, pro
     held = present.held_cell(entry.held, entry.size)
     if entry.kind == Kind.DIR:
         known = node is not None and node.usage is not None
-        size = present.size_cell(node.size) if known and node is not None else text("…" if node else "", "dim")
+        size = (
+            present.size_cell(node.size) if known and node is not None else text("…" if node else "", "dim")
+        )
         held = _usage_held(node) if node is not None else BLANK
     elif entry.kind == Kind.SYMLINK:
         size, held = BLANK, BLANK
@@ -110,15 +116,15 @@ def found_row(entry: Entry, *, marked: bool, progress: Progress) -> Row:
     """Return the row of something that a search found: its whole path."""
     at = ArenaPath(entry.arena, entry.path)
     parent, _, base = present.path_text(at).rpartition("/")
-    label = Text(((parent + "/", "dim"), (base, "bold" if entry.kind == Kind.DIR else "")), middle=True)
+    label = Text(((parent + "/", "dim"), (base, "bold" if entry.kind == Kind.DIR else "")), path=True)
     return entry_row(entry, label, None, marked=marked, progress=progress)
 
 
 # Connections
 
 PEER_COLUMNS = (
-    Column("peer", "Peer", 10, rank=0, flex=1),
-    Column("state", "State", 15, rank=1, flex=3),
+    Column("peer", "Peer", 11, rank=0, flex=1),
+    Column("state", "State", 14, rank=1, flex=1),
     Column("rtt", "RTT", 7, rank=4, align="right"),
     Column("down", "↓ Rate", 8, rank=2, align="right"),
     Column("up", "↑ Rate", 8, rank=3, align="right"),
@@ -140,14 +146,17 @@ def peer_row(peer: PeerStatus, history: tuple[float, ...], now_ns: int) -> Row:
     """Return the row of a peer; the reason is shown when it is not connected."""
     glyph, tone = _PEER_STATES[peer.state]
     state: list[tuple[str, str]] = [(f"{glyph} {peer.state}", tone)]
-    if peer.reason and peer.state != "connected":
+    away = bool(peer.reason) and peer.state != "connected"
+    if away:
         state.append((f"  {present.name(peer.reason)}", "dim"))
+        if peer.last_seen_ns is not None:
+            state.append((f", seen {_seen(peer, now_ns)}", "dim"))
     if peer.clock_skew_s is not None and abs(peer.clock_skew_s) >= 5:
         state.append((f"  ⚠ clock {words.human_duration(peer.clock_skew_s)} off", "warn"))
     return Row(
         peer.name,
         (
-            text(present.name(peer.name), "bold"), Text(tuple(state)),
+            text(present.name(peer.name), "bold"), Text(tuple(state), wide=away),
             text(f"{peer.rtt_ms:.1f} ms" if peer.rtt_ms is not None else "–", "" if peer.rtt_ms else "dim"),
             _rate_cell(peer.rx_rate), _rate_cell(peer.tx_rate), Spark(history),
             text(_seen(peer, now_ns), "dim"),
@@ -185,17 +194,19 @@ def peer_details(peer: PeerStatus, now_ns: int) -> tuple[tuple[str, str], ...]:
 # Churten
 
 JOB_COLUMNS = (
-    Column("path", "Transfer", 16, rank=0, flex=3),
-    Column("action", "Action", 10, rank=1),
-    Column("progress", "Progress", 14, rank=2, flex=1),
+    Column("path", "Transfer", 20, rank=0, flex=3),
+    Column("action", "Action", 9, rank=4),
+    Column("progress", "Progress", 14, rank=1, flex=1),
     Column("bytes", "Bytes", 15, rank=5, align="right"),
-    Column("rate", "Rate", 8, rank=3, align="right"),
-    Column("eta", "ETA", 9, rank=4, align="right"),
-    Column("peers", "From → to", 16, rank=6, flex=1),
+    Column("rate", "Rate", 8, rank=2, align="right"),
+    Column("eta", "ETA", 8, rank=3, align="right"),
+    Column("peers", "From → to", 14, rank=6, flex=1),
 )
 
-_ACTION_GLYPHS = {"hash": "#", "download": "↓", "verify": "?", "realize": "■", "unrealize": "●", "evict": "○",
-                  "delete": "✖", "rename": "→"}  # fmt: skip
+_ACTION_GLYPHS: dict[JobAction, str] = {
+    "hash": "#", "download": "↓", "verify": "=", "realize": "■", "unrealize": "●", "evict": "○",
+    "delete": "✖", "rename": "→",
+}  # fmt: skip
 
 
 def jobs_rows(jobs: Jobs, history: tuple[float, ...]) -> tuple[Row, ...]:
@@ -212,27 +223,38 @@ def jobs_rows(jobs: Jobs, history: tuple[float, ...]) -> tuple[Row, ...]:
     )
 
 
+def job_counts(jobs: Jobs) -> str:
+    """Return how many jobs there are in each state."""
+    counts = [(jobs.active, "active"), (jobs.queued, "queued"), (jobs.failed, "failed")]
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
+
+
 def _totals_row(jobs: Jobs, history: tuple[float, ...]) -> Row:
-    counts = [f"{jobs.active} active", f"{jobs.queued} queued"]
-    if jobs.failed:
-        counts.append(f"{jobs.failed} failed")
-    done = sum(row.bytes_done for row in jobs.rows if row.state == "active")
-    total = sum(row.bytes_total for row in jobs.rows if row.state == "active")
+    active = [row for row in jobs.rows if row.state == "active"]
+    done, total = sum(row.bytes_done for row in active), sum(row.bytes_total for row in active)
     eta = (total - done) / jobs.rate if jobs.rate >= 1 else None
-    state = text("▶ running", "ok") if jobs.running else text("■ stopped", "warn")
+    state = ("▶ all active", "ok|bold") if jobs.running else ("■ stopped", "warn|bold")
     return Row(
         "totals",
-        (text(", ".join(counts), "bold"), state, Spark(history), _bytes_cell(done, total),
-         _rate_cell(jobs.rate), _eta_cell(eta), BLANK),
-    )  # fmt: skip
+        (
+            Text((state,)),
+            BLANK,
+            Spark(history),
+            _bytes_cell(done, total),
+            _rate_cell(jobs.rate),
+            _eta_cell(eta),
+            BLANK,
+        ),
+    )
 
 
 def _hashing_row(row: HashingRow) -> Row:
     done = row.bytes_done / row.bytes_total if row.bytes_total else None
-    label = Text(((present.name(row.arena), "bold"), (f"  {row.files_done}/{present.plural(row.files_total, 'file')}", "")))
+    files = f"  {row.files_done}/{present.plural(row.files_total, 'file')}"
+    label = Text((("# ", "info"), (present.name(row.arena), "bold"), (files, "dim")))
     return Row(
         ("hashing", row.arena),
-        (label, text("# hash", "info"), Bar(done, "info"), _bytes_cell(row.bytes_done, row.bytes_total), BLANK,
+        (label, text("hash", "info"), Bar(done, "info"), _bytes_cell(row.bytes_done, row.bytes_total), BLANK,
          _eta_cell(row.eta_s), text("here", "dim")),
     )  # fmt: skip
 
@@ -240,15 +262,16 @@ def _hashing_row(row: HashingRow) -> Row:
 def job_row(job: JobRow) -> Row:
     """Return the row of a job; a job that does not run shows why instead of its progress."""
     parent, _, base = present.path_text(job.at).rpartition("/")
-    files = f"  {present.plural(job.files, 'file')}" if job.files > 1 else ""
-    label = Text(((parent + "/" if parent else "", "dim"), (base + files, "")), middle=True)
-    action = text(f"{_ACTION_GLYPHS.get(job.action, ' ')} {job.action}", _JOB_TONES[job.state])
+    tone = _JOB_TONES[job.state]
+    peers = f"{', '.join(map(present.name, job.peers))} → here" if job.peers else ""
+    glyph = f"{_ACTION_GLYPHS[job.action]} " + (f"{job.files}× " if job.files > 1 else "")
+    label = Text(((glyph, tone), (parent + "/" if parent else "", "dim"), (base, "")), path=True, lead=1)
     return Row(
         ("job", job.job),
         (
             Fill(_fraction(job) or 0.0, label) if job.state == "active" else label,
-            action, _progress(job), _bytes_cell(job.bytes_done, job.bytes_total), _rate_cell(job.rate),
-            _eta_cell(job.eta_s), text(f"{', '.join(map(present.name, job.peers))} → here" if job.peers else "", "dim"),
+            text(job.action, tone), _progress(job), _bytes_cell(job.bytes_done, job.bytes_total),
+            _rate_cell(job.rate), _eta_cell(job.eta_s), text(peers, "dim"),
         ),
     )  # fmt: skip
 
@@ -264,9 +287,9 @@ def _progress(job: JobRow) -> Cell:
         case "queued":
             return text("queued", "dim")
         case "waiting":
-            return text(f"waits: {present.name(job.reason)}{again}", "warn")
+            return Text(((f"waits: {present.name(job.reason)}{again}", "warn"),), wide=True)
         case "failed":
-            return text(f"failed: {present.name(job.reason)}{again}", "bad")
+            return Text(((f"failed: {present.name(job.reason)}{again}", "bad"),), wide=True)
 
 
 def _fraction(job: JobRow) -> float | None:
@@ -280,7 +303,9 @@ def _bytes_cell(done: int, total: int) -> Cell:
 
 
 def _eta_cell(eta_s: float | None) -> Cell:
-    return text(words.human_duration(int(eta_s)) if eta_s is not None else "–", "" if eta_s is not None else "dim")
+    return text(
+        words.human_duration(int(eta_s)) if eta_s is not None else "–", "" if eta_s is not None else "dim"
+    )
 
 
 def _rest(jobs: Jobs) -> tuple[Row, ...]:
@@ -293,24 +318,27 @@ def _rest(jobs: Jobs) -> tuple[Row, ...]:
 MARK_COLUMNS = (
     Column("path", "Path", 18, rank=0, flex=3, sortable=True),
     Column("mark", "Mark", 6, rank=1, sortable=True),
-    Column("files", "Files", 8, rank=3, align="right", sortable=True),
+    Column("files", "Files", 6, rank=3, align="right", sortable=True),
     Column("held", "Held", 8, rank=4, align="right", sortable=True),
     Column("wanted", "Wanted", 8, rank=5, align="right", sortable=True),
-    Column("share", "", 14, rank=2, flex=1),
+    Column("share", "", 12, rank=2, flex=1),
 )
 
 
 def mark_row(row: MarkRow, *, marked: bool = False) -> Row:
     """Return the row of an explicit mark."""
     parent, _, base = present.path_text(row.at).rpartition("/")
-    share: Cell = Bar(row.bytes_held / row.bytes_wanted, "kept") if row.bytes_wanted else text("as used", "dim")
+    share: Cell = (
+        Bar(row.bytes_held / row.bytes_wanted, "kept") if row.bytes_wanted else text("as used", "dim")
+    )
     if not row.files:
         share = text("not there yet", "dim")
     return Row(
         row.at,
         (
-            Text(((parent + "/" if parent else "", "dim"), (base, "")), middle=True),
-            present.mark_cell(row.mark, explicit=True), text(str(row.files)), present.size_cell(row.bytes_held),
+            Text(((parent + "/" if parent else "", "dim"), (base, "")), path=True),
+            present.mark_cell(row.mark, explicit=True), text(str(row.files)),
+            present.size_cell(row.bytes_held),
             present.size_cell(row.bytes_wanted) if row.bytes_wanted else text("–", "dim"), share,
         ),
         marked,
@@ -332,4 +360,6 @@ def line_row(line: Line, key: object) -> Row:
     if line.hint:
         spans.append((f"  → {line.hint}", "dim"))
     kind = ("⚠ " if line.kind == "conflict" else "") + line.kind
-    return Row(key, (text(present.clock(line.at_ns), "dim"), text(kind, line.tone or "info"), Text(tuple(spans))))
+    return Row(
+        key, (text(present.clock(line.at_ns), "dim"), text(kind, line.tone or "info"), Text(tuple(spans)))
+    )

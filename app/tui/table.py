@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from app.tui.cells import GAP, Column, Row, Span, Text, draw, fit_columns
+from app.tui.cells import GAP, Column, Row, Span, Text, draw, draw_row, fit_columns
 
 TONES = (
     *("dim", "bold", "ok", "warn", "bad", "accent", "info", "trough", "fill", "mark"),
@@ -276,10 +276,9 @@ class Table(ScrollView, can_focus=True):
         kind = self._row_kind(row, at_cursor, self._index_at(y) == self._hover)
         segments: list[Segment] = []
         base = self._style(kind, row.tone)
-        for index, cell_width in self._layout:
+        for cell in draw_row(row, self._layout, self.columns):
             if segments:
                 segments.append(Segment(" " * GAP, base))
-            cell = draw(row.cells[index], cell_width, self.columns[index].align)
             segments += [Segment(part, self._style(kind, tone or row.tone)) for part, tone in cell]
         return Strip(segments).adjust_cell_length(width, base)
 
@@ -315,4 +314,3 @@ class Table(ScrollView, can_focus=True):
                 style += self.get_component_rich_style(f"table--{name}", partial=True)
             self._styles_of[kind, tone] = style
         return style
-

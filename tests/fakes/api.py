@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import collections
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -183,7 +183,9 @@ class FakeApi:
             schema=1, name=self.name, fingerprint="kilo-lima-mike", version="0.1.0", mount="/home/me/realize",
             idle=not waiting, arenas=tuple(self._arena_status(name) for name in self._arenas),
             peers=tuple(self.peer_list), waiting_for=waiting,
-            churten=ChurtenStatus(self.running, jobs["active"], jobs["queued"] + jobs["waiting"], jobs["failed"]),
+            churten=ChurtenStatus(
+                self.running, jobs["active"], jobs["queued"] + jobs["waiting"], jobs["failed"]
+            ),
         )  # fmt: skip
 
     def _job_counts(self) -> collections.Counter[str]:
@@ -239,8 +241,9 @@ class FakeApi:
             if at.path not in arena.names:
                 raise PathNotFoundError(f"no path {to_str(at.path)!r} in {at.arena}")
             return Entry(
-                arena=at.arena, path=at.path, kind=Kind.DIR, size=0, mtime_ns=self.now_ns, mode=0o755, hash=None,
-                state=self._dir_state(at), mark=mark.mark, mark_explicit=mark.explicit, holders=(), conflict=False,
+                arena=at.arena, path=at.path, kind=Kind.DIR, size=0, mtime_ns=self.now_ns, mode=0o755,
+                hash=None, state=self._dir_state(at), mark=mark.mark, mark_explicit=mark.explicit, holders=(),
+                conflict=False,
             )  # fmt: skip
         job = next((job for job in self.job_list if job.at == at and job.state == "active"), None)
         held = max(file.held, job.bytes_done if job is not None and job.action == "download" else 0)
@@ -282,7 +285,9 @@ class FakeApi:
         if names is None:
             raise PathNotFoundError(f"no directory {to_str(at.path)!r} in {at.arena}")
         low = bisect.bisect_right(names, after) if after else 0
-        entries = tuple(self._entry(ArenaPath(at.arena, join(at.path, name))) for name in names[low : low + limit])
+        entries = tuple(
+            self._entry(ArenaPath(at.arena, join(at.path, name))) for name in names[low : low + limit]
+        )
         return Page(entries, low + limit < len(names))
 
     async def search(self, query: str, *, arena: str | None = None, limit: int = 200) -> tuple[Entry, ...]:
@@ -323,13 +328,20 @@ class FakeApi:
         await self._checked("why")
         entry = self._entry(at) if at.path else None
         info = self._mark_info(at)
-        origin = "the arena's default" if info.origin is None else f"{info.origin.arena}/{to_str(info.origin.path)}"
+        origin = (
+            "the arena's default"
+            if info.origin is None
+            else f"{info.origin.arena}/{to_str(info.origin.path)}"
+        )
         lines = [("mark", f"{info.mark}, from {origin}")]
         if entry is not None:
             lines += [
                 ("holders", ", ".join(entry.holders) or "no peer"),
                 ("state", entry.state.value),
-                ("a read would", "be served from here" if entry.held == entry.size else "fetch from a holder"),
+                (
+                    "a read would",
+                    "be served from here" if entry.held == entry.size else "fetch from a holder",
+                ),
                 ("next action", "none"),
             ]
         return Why(at, entry, tuple(lines))
@@ -340,7 +352,9 @@ class FakeApi:
         await self._checked("peers")
         return tuple(self.peer_list)
 
-    def _set_peer(self, name: str, state: Literal["connecting", "connected", "disabled"], reason: str) -> None:
+    def _set_peer(
+        self, name: str, state: Literal["connecting", "connected", "disabled"], reason: str
+    ) -> None:
         for index, peer in enumerate(self.peer_list):
             if peer.name == name:
                 self.peer_list[index] = msgspec.structs.replace(

@@ -75,10 +75,14 @@ def _photos() -> dict[str, FakeFile]:
 def _music() -> dict[str, FakeFile]:
     return {
         f"{artist}/{album}/{n:02} - {title}.flac": FakeFile(
-            (22 + n * 5 % 13) * MIB, held=(22 + n * 5 % 13) * MIB if artist < "M" else 0, holders=("nas", "server")
+            (22 + n * 5 % 13) * MIB,
+            held=(22 + n * 5 % 13) * MIB if artist < "M" else 0,
+            holders=("nas", "server"),
         )
         for artist, album in (("Ella Fitzgerald", "Mack the Knife"), ("Nina Simone", "Pastel Blues"))
-        for n, title in enumerate(("Be My Husband", "Nobody Knows You", "End of the Line", "Trouble in Mind"), 1)
+        for n, title in enumerate(
+            ("Be My Husband", "Nobody Knows You", "End of the Line", "Trouble in Mind"), 1
+        )
     }
 
 
@@ -98,13 +102,18 @@ def sample() -> FakeApi:
         ArenaPath("music", b"Ella Fitzgerald"): Mark.KEEP,
         ArenaPath("photos", b"2024/wedding"): Mark.KEEP,
     }
-    film, speech = ArenaPath("photos", b"2024/wedding/film.mov"), ArenaPath("photos", b"2024/wedding/speech.mov")
+    film, speech = (
+        ArenaPath("photos", b"2024/wedding/film.mov"),
+        ArenaPath("photos", b"2024/wedding/speech.mov"),
+    )
     api.job_list = [
         FakeJob(1, film, "download", "active", 2 * GIB + 300 * MIB, 6 * GIB, rate=11.4 * MIB, peers=("nas",)),
-        FakeJob(2, speech, "download", "active", 120 * MIB, GIB + 700 * MIB, rate=3.1 * MIB, peers=("server",)),
+        FakeJob(2, speech, "download", "active", 120 * MIB, GIB + 700 * MIB, rate=3.1 * MIB,
+                peers=("server",)),
         FakeJob(3, ArenaPath("docs", b"contracts/lease.pdf"), "verify", "active", MIB, 2 * MIB),
         FakeJob(4, ArenaPath("photos", b"2023/summer"), "download", "queued", 0, 130 * MIB, files=17),
-        FakeJob(5, ArenaPath("docs", b"drafts/bad\xffname\x1b[2J\xe2\x80\xae.txt"), "realize", "queued", 0, KIB),
+        FakeJob(5, ArenaPath("docs", b"drafts/bad\xffname\x1b[2J\xe2\x80\xae.txt"), "realize",
+                "queued", 0, KIB),
         FakeJob(6, ArenaPath("docs", b"taxes/2024/return.pdf"), "download", "waiting", 0, 5 * MIB,
                 reason="no connected peer holds it", retry_s=42.0),
         FakeJob(7, ArenaPath("docs", b"budget 2025.ods"), "realize", "failed", 0, 182 * KIB,

@@ -41,7 +41,7 @@ class ActivityPane(Pane):
         self.refresh_lines()
 
     def refresh_lines(self) -> None:
-        """Show the lines that the filter lets through; the cursor stays on its line unless it is at the top."""
+        """Show the lines that the filter lets through; a cursor below the top stays on its line."""
         conflicts = [*self.journal.conflicts.values(), *_counted(self.snapshot, self.journal)]
         words = self.input.value.casefold().split()
         lines = [*conflicts, *reversed(self.journal.lines)]
@@ -122,4 +122,3 @@ def _counted(snapshot: Snapshot, journal: Journal) -> list[Line]:
                 Line(0, "conflict", text, "conflict", ArenaPath(arena.name), "realize conflicts list")
             )
     return lines
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from typing import ClassVar
 
@@ -80,6 +81,7 @@ class ArenasPane(Pane):
         self.source = TreeSource()
         self._loading: set[ArenaPath] = set()
         self._reading_sums = False
+        self._sums_due = 0.0
         self._search: Worker[None] | None = None
 
     @property
@@ -92,6 +94,12 @@ class ArenasPane(Pane):
         super().on_mount()
         self.table.show(self.source)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing that is visible is being read."""
+        searching = self._search is not None and self._search.is_running
+        return not (self._loading or self._reading_sums or searching)
+
     # Snapshots and changes
 
     def show(self, snapshot: Snapshot) -> None:
@@ -103,7 +111,9 @@ class ArenasPane(Pane):
             self.set_empty("" if snapshot.status.arenas else NO_ARENAS)
         if snapshot.jobs is not None:
             self.source.progress = {
-                job.at: job for job in snapshot.jobs.rows if job.state == "active" and job.action == "download"
+                job.at: job
+                for job in snapshot.jobs.rows
+                if job.state == "active" and job.action == "download"
             }
         self.refresh_rows()
 
@@ -149,7 +159,7 @@ class ArenasPane(Pane):
         visible = self.table.visible_rows()
         for node, after in self.nodes.wanted(visible):
             self._load(node, after)
-        if not self._reading_sums and any(True for _ in self._old_sums(visible)):
+        if not self._reading_sums and self._old_sums(visible):
             self._reading_sums = True
             self.dashboard.run_guarded(self._read_sums(), "reading sizes")
 
@@ -188,17 +198,19 @@ class ArenasPane(Pane):
         return [row for row in rows if isinstance(row, Node) and row.is_dir and row.usage_stale]
 
     async def _read_sums(self) -> None:
-        """Ask for the sums of the visible directories until none is old, with a pause between."""
+        """Ask for the sums of the visible directories until none is old, with pauses between."""
         try:
-            while nodes := self._old_sums(self.table.visible_rows()):
+            while self._old_sums(self.table.visible_rows()):
+                await asyncio.sleep(max(0.0, self._sums_due - time.monotonic()))
+                nodes = self._old_sums(self.table.visible_rows())
                 for node in nodes:
                     node.usage_stale = False
                 for node, usage in zip(nodes, await self._sums([node.at for node in nodes]), strict=True):
                     node.usage = usage or node.usage
+                self._sums_due = time.monotonic() + USAGE_PAUSE_S
                 if self.sort in ("size", "held"):
                     self.nodes.flatten()
                 self.refresh_rows()
-                await asyncio.sleep(USAGE_PAUSE_S)
         finally:
             self._reading_sums = False
 
@@ -355,7 +367,9 @@ class ArenasPane(Pane):
 
     def _entry(self) -> Entry | None:
         if self.source.found is not None:
-            return self.source.found[self.table.cursor] if self.table.cursor < len(self.source.found) else None
+            return (
+                self.source.found[self.table.cursor] if self.table.cursor < len(self.source.found) else None
+            )
         node = self._node()
         return node.entry if node is not None else None
 
@@ -379,9 +393,7 @@ class ArenasPane(Pane):
     async def _find(self, query: str) -> None:
         await asyncio.sleep(SEARCH_DELAY_S)
         arena = self._filter_arena
-        found = await self.dashboard.bridge.call(
-            lambda api: api.search(query, arena=arena, limit=FOUND_MOST)
-        )
+        found = await self.dashboard.bridge.call(lambda api: api.search(query, arena=arena, limit=FOUND_MOST))
         if self.input.value == query:
             self.source.found = found
             self.set_empty("" if found or not self.source.arenas else f"Nothing matches {name(query)!r}.")
@@ -428,4 +440,3 @@ An arena is a named collection of files that the peers share. Add one:
     realize arena add docs
 
 and add the same name on another peer."""
-

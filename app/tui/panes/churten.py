@@ -31,7 +31,7 @@ class ChurtenPane(Pane):
         key = self.table.current.key if self.table.current is not None else None
         self.table.show(RowList(rows.jobs_rows(jobs, snapshot.rates)), key=key)
         self.set_empty(_nothing(jobs.running) if not self.table.source.count() else "")
-        self.set_title("" if jobs.running else "stopped")
+        self.set_title(", ".join(filter(None, ("" if jobs.running else "stopped", rows.job_counts(jobs)))))
 
     def _job(self) -> JobRow | None:
         row, jobs = self.table.current, self.snapshot.jobs
@@ -60,7 +60,9 @@ class ChurtenPane(Pane):
     def do_stop(self) -> None:
         """Stop all jobs."""
         self.dashboard.ask(
-            lambda api: api.churten_stop(), "stopping churten", done="churten is stopped, also after a restart"
+            lambda api: api.churten_stop(),
+            "stopping churten",
+            done="churten is stopped, also after a restart",
         )
 
     def do_retry(self) -> None:
@@ -68,7 +70,9 @@ class ChurtenPane(Pane):
         job = self._job()
         if job is not None:
             path = path_text(job.at)
-            self.dashboard.ask(lambda api: api.job_retry(job.at), f"retrying {path}", done=f"trying {path} again")
+            self.dashboard.ask(
+                lambda api: api.job_retry(job.at), f"retrying {path}", done=f"trying {path} again"
+            )
 
     def do_reveal(self) -> None:
         """Show the path in the tree."""
@@ -83,4 +87,7 @@ class ChurtenPane(Pane):
 def _nothing(running: bool) -> str:
     if not running:
         return "Churten is stopped: nothing is fetched or updated.\n\nPress s to start it."
-    return "Nothing to do: the disk agrees with the marks.\n\nMark something keep (k) in the arenas pane to fetch it."
+    return (
+        "Nothing to do: the disk agrees with the marks.\n\n"
+        "Mark something keep (k) in the arenas pane (1) to fetch it."
+    )

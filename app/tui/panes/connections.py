@@ -93,7 +93,9 @@ class ConnectionsPane(Pane):
         """Show all that is known."""
         peer = self._peer()
         if peer is not None:
-            self.app.push_screen(DetailsScreen(name(peer.name), rows.peer_details(peer, self.snapshot.now_ns)))
+            self.app.push_screen(
+                DetailsScreen(name(peer.name), rows.peer_details(peer, self.snapshot.now_ns))
+            )
 
     def on_table_chosen(self, _: Table.Chosen) -> None:
         """A double click shows the details."""

@@ -47,7 +47,9 @@ class Pane(Vertical):
         self.snapshot = Snapshot()
         self.table = Table(self.columns, id=f"{self.pane}-table")
         self.empty = Static(id=f"{self.pane}-empty", classes="empty", markup=False)
-        self.input = Input(placeholder=self.filter_hint, classes="filter", compact=True, select_on_focus=False)
+        self.input = Input(
+            placeholder=self.filter_hint, classes="filter", compact=True, select_on_focus=False
+        )
         self.sort = self.sorts[0] if self.sorts else ""
         self.reverse = False
 
