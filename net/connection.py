@@ -168,7 +168,7 @@ class Connection:
     async def run(self) -> NetError:
         """Move frames until the connection ends; returns why. Cancel it to close at once."""
         now_s = trio.current_time()
-        self._liveness = Liveness(now_s, now_s)
+        self._liveness = Liveness(now_s, float("-inf"))
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
@@ -218,6 +218,11 @@ class Connection:
     def ended(self) -> bool:
         """Whether nothing can be asked any more."""
         return self._error is not None
+
+    @property
+    def reason(self) -> NetError | None:
+        """Why the connection ended; None while it lives."""
+        return self._error
 
     async def greeted(self) -> Hello:
         """Wait for the hello of the other side.

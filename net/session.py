@@ -178,7 +178,7 @@ class Session:
             raise RemoteProtocolError(f"{type(body).__name__} with a payload")
         if isinstance(body, Hello):
             return self._receive_hello(body)
-        if self.hello is None:
+        if self.hello is None and not isinstance(body, messages.Goodbye):
             raise RemoteProtocolError(f"{type(body).__name__} before hello")
         if isinstance(body, messages.REQUESTS):
             return self._receive_request(request_id, body)

@@ -69,9 +69,7 @@ class DirectoryContent:
         opened = self.open_content(arena, content)
         try:
             size = block_bytes_for(opened.size)
-            hashes = [
-                blake3(os.pread(opened.fd, size, at)).digest() for at in range(0, opened.size, size)
-            ]
+            hashes = [blake3(os.pread(opened.fd, size, at)).digest() for at in range(0, opened.size, size)]
         finally:
             opened.close()
         return BlockList(size, b"".join(hashes))
