@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -12,6 +13,7 @@ import typer
 from app import output, words
 from app.client import call
 from app.commands.options import Json, full_path, locate, settings_of
+from core.errors import PathError
 from core.paths import display, to_str
 from core.types import FileState, Kind
 
@@ -55,12 +57,12 @@ async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncIterato
     """Yield what is to be listed, some entries at a time, parents before what is in them."""
     from core.api import ArenaPath
 
-    if path is None:
+    entry = await _entry(api, path) if path is not None else None
+    if entry is None:
         roots = [await api.lookup(ArenaPath(arena.name)) for arena in await api.arenas()]
         yield roots
         pending = list(reversed(roots)) if recursive else []
     else:
-        entry = await api.lookup(await locate(api, path))
         if entry.kind not in (Kind.DIR, Kind.NONE):
             yield [entry]
             return
@@ -80,6 +82,22 @@ async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncIterato
                 break
         if recursive:
             pending += reversed(below)
+
+
+async def _entry(api: Api, path: str) -> Entry | None:
+    """Return the entry that a user means; None for the directory of all arenas, the mount itself."""
+    try:
+        at = await locate(api, path)
+    except PathError:
+        mount = (await api.status()).mount
+        if mount is None or _absolute(path) != mount:
+            raise
+        return None
+    return await api.lookup(at)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def entry_json(entry: Entry) -> dict[str, object]:
@@ -124,7 +142,7 @@ def _row(entry: Entry, *, long: bool, full: bool) -> list[str]:
     size = "" if entry.kind is Kind.DIR else words.human_bytes(entry.size)
     mark = output.styled(entry.mark.value, "bold" if entry.mark_explicit else "dim")
     held_by = ", ".join(display(holder) for holder in entry.holders)
-    state = output.state_label(entry.state)
+    state = output.state_label(FileState.CONFLICT if entry.conflict else entry.state)
     holders = output.styled(f"[{held_by}]", "dim") if held_by else ""
     if not long:
         return [state, size, mark, name, holders]
