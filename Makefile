@@ -33,7 +33,7 @@ bench: setup ## measure the table of the README; SIZE=small takes seconds, ARGS=
 	@$(PY) -m bench --size $(or $(SIZE),full) $(ARGS)
 
 screenshots: setup ## make screenshots/*.svg from the demo household
-	@$(PY) -m app.demo --screenshots screenshots
+	@$(PY) -m app.demo screenshots
 
 lock: setup ## resolve the dependencies anew, within pyproject.toml
 	$(UV_COMPILE) $(ARGS) --group dev pyproject.toml --output-file requirements.lock

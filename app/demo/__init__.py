@@ -4,6 +4,6 @@ Owns the throw-away household (`app.demo.household`, which tests and benchmarks 
 files and the narrated run. Knows the daemon only by its command line and its mount.
 """
 
-from app.demo.run import run
+from app.demo.entry import run
 
 __all__ = ["run"]

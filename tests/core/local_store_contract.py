@@ -96,6 +96,13 @@ class LocalStoreContract:
         assert pending(store) == set()
         assert store.local_row(RelPath(b"old")) is None
 
+    def test_a_file_met_before_its_old_name_was_missed_still_gets_the_hash(self, store: LocalStore) -> None:
+        store.record([file(b"old")])
+        store.hashed([hashed(file(b"old"))])
+        store.record([file(b"new")])
+        store.record([file(b"new")._replace(hash_from=RelPath(b"old"))])
+        assert pending(store) == set()
+
     def test_another_file_does_not_get_the_hash(self, store: LocalStore) -> None:
         store.record([file(b"old")])
         store.hashed([hashed(file(b"old"))])

@@ -134,8 +134,7 @@ def test_names_that_do_not_exist_offer_the_nearest(bert: Peer) -> None:
 
 def test_peers_can_be_disconnected_and_connected(anna: Peer, bert: Peer) -> None:
     def state(peer: Peer) -> str:
-        rows = [json.loads(line) for line in peer.command("peer", "list", "--json").splitlines()]
-        (row,) = rows
+        (row,) = json.loads(peer.command("peer", "list", "--json"))["peers"]
         return str(row["state"])
 
     assert "anna" in bert.command("peer", "list")

@@ -59,6 +59,7 @@ class FakeLink:
         self.faults = faults or Faults()
         self.connected = True
         self.requests: list[tuple[Hash, ByteRanges]] = []
+        self.priorities: list[Priority] = []
         self.groups: list[int] = []
         self.entries_asked = 0
         self.sent_bytes = 0
@@ -131,6 +132,7 @@ class FakeLink:
     ) -> AsyncIterator[AsyncIterator[tuple[int, memoryview]]]:
         data = memoryview(self._content(arena, content))
         self.requests.append((content, ranges))
+        self.priorities.append(priority)
         self.concurrent += 1
         self.most_concurrent = max(self.most_concurrent, self.concurrent)
         try:

@@ -147,6 +147,8 @@ class MemoryStore:
             return
         if old.row._replace(hashed=False, unreadable=False) == row:
             old.row = old.row._replace(unreadable=False)
+            if old.hash is None and (known := self._origin_hash(item)) is not None:
+                old.row, old.hash = row._replace(hashed=True), known
             return
         same = item.same_content and old.row.kind is item.kind and old.row.size == item.size
         known = old.hash if same else self._origin_hash(item)

@@ -12,7 +12,9 @@ import trio
 from textual.pilot import Pilot
 
 from app.bridge import Bridge
+from app.tui import feed
 from app.tui.app import RealizeApp
+from app.tui.panes import arenas
 from app.tui.screenshot import settled
 from core.loops import TrioThread
 from tests.fakes.api import FakeApi
@@ -102,6 +104,11 @@ def dashboard(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.setenv("TZ", "UTC")
+    # The pauses between readings are for people and engines; a test waits for what it wants to see.
+    for pause in ("STATUS_EVERY_S", "JOBS_EVERY_S", "MARKS_EVERY_S"):
+        monkeypatch.setattr(feed, pause, 0.01)
+    monkeypatch.setattr(feed, "UPDATES_PER_S", 100)
+    monkeypatch.setattr(arenas, "USAGE_PAUSE_S", 0.0)
 
     @asynccontextmanager
     async def open_(

@@ -180,7 +180,9 @@ async def test_peers_connect_and_disconnect(dashboard: Opener, size: tuple[int, 
 async def test_churten_starts_stops_and_retries(dashboard: Opener, size: tuple[int, int]) -> None:
     async with dashboard(household.sample(), size) as screen:
         await screen.press("3")
-        assert screen.has("film.mov", "return.pdf", "waits", "failed")
+        source = screen.app.churten.table.source
+        shown = str([source.row(index) for index in range(source.count())])
+        assert all(word in shown for word in ("film.mov", "return.pdf", "waits", "failed", "music"))
         await screen.press("s")
         assert any("churten runs already" in toast for toast in screen.toasts)
         await screen.press("x")
@@ -483,7 +485,7 @@ async def test_get_fetches_and_says_what_could_not_be(dashboard: Opener) -> None
         await screen.until(lambda: any("no connected peer holds it" in toast for toast in screen.toasts))
 
 
-@pytest.mark.parametrize("theme", ["realize", "realize-light", "high-contrast", "colour-blind-safe", "textual-ansi"])
+@pytest.mark.parametrize("theme", ["realize", "realize-light", "high-contrast", "colour-blind-safe", "ansi-dark"])
 async def test_every_theme_draws(dashboard: Opener, theme: str) -> None:
     async with dashboard(household.sample()) as screen:
         screen.app.theme = theme
