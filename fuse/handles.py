@@ -1,0 +1,72 @@
+"""Open files by the number that the kernel has for them. Mount thread."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import trio
+
+from core.errors import PathInvalidError
+from core.types import Hash
+from fuse.sources import Source
+
+
+@dataclass(slots=True)
+class Handle:
+    """An open file. ``content``: the whole blob it reads, of which the engine hears at the first read."""
+
+    arena: str
+    inode: int
+    source: Source
+    direct: bool
+    content: Hash | None = None
+
+
+class Handles:
+    """All open files, and the reads that wait."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._numbers = itertools.count(1)
+        self._open: dict[int, Handle] = {}
+        self._waiting: set[trio.CancelScope] = set()
+
+    def add(self, handle: Handle) -> int:
+        """Return a number for an open file."""
+        number = next(self._numbers)
+        self._open[number] = handle
+        return number
+
+    def get(self, number: int) -> Handle:
+        """Return an open file.
+
+        Raises:
+            PathInvalidError: there is none of that number.
+        """
+        handle = self._open.get(number)
+        if handle is None:
+            raise PathInvalidError("no such open file")
+        return handle
+
+    def pop(self, number: int) -> Handle | None:
+        """Forget an open file and return it."""
+        return self._open.pop(number, None)
+
+    def waiting(self, scope: trio.CancelScope) -> None:
+        """A read waits in ``scope``."""
+        self._waiting.add(scope)
+
+    def done(self, scope: trio.CancelScope) -> None:
+        """It does not any more."""
+        self._waiting.discard(scope)
+
+    def interrupt_all(self) -> None:
+        """Let every waiting read fail, as the mount goes."""
+        for scope in self._waiting:
+            scope.cancel()
+
+    def close_all(self) -> None:
+        """Close what is still open when the mount is gone."""
+        while self._open:
+            self._open.popitem()[1].source.close()
