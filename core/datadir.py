@@ -70,7 +70,13 @@ class Datadir:
         self._busy = 0
         self._wake = trio.Event()
         self.deletions = Deletions(
-            store, root_fd, check=check, held=held, look_again=self.look_soon, forget=self._forget
+            store,
+            root_fd,
+            check=check,
+            held=held,
+            look_again=self.look_soon,
+            forget=self._forget,
+            wake=self._rouse,
         )
         self.hashes = HashQueue(
             config.name,

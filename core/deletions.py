@@ -38,12 +38,14 @@ class Deletions:
         held: Callable[[int], None],
         look_again: Callable[[RelPath], None],
         forget: Callable[[RelPath], None],
+        wake: Callable[[], None],
     ) -> None:
         """Make it.
 
         ``check(emptied)`` raises when the datadir is not in its place, or, if ``emptied``, has
         nothing left. ``held(files)`` is told what waits for confirmation. ``look_again`` gets paths
-        that are there as another kind; ``forget`` those that were recorded as deleted.
+        that are there as another kind; ``forget`` those that were recorded as deleted. ``wake()``:
+        `due` may have changed.
         """
         self._store = store
         self._root_fd = root_fd
@@ -51,6 +53,7 @@ class Deletions:
         self._on_held = held
         self._look_again = look_again
         self._forget = forget
+        self._wake = wake
         self._brake = DeleteBrake()
         self._confirmed = False
 
@@ -94,6 +97,7 @@ class Deletions:
         files = self._store.local_file_count() if self._brake.new_burst(now) else None
         held = self._brake.held_files
         self._brake.offer(counted, now, files)
+        self._wake()
         if held:
             self._on_held(self._brake.held_files)
 
@@ -104,9 +108,11 @@ class Deletions:
             at = stack.pop()
             for name, row in self._store.local_children(at).items():
                 path = join(at, name)
+                if self._brake.is_waiting(path) or path in counted:
+                    continue  # counted already, with all below it
                 if row.kind is Kind.DIR:
                     stack.append(path)
-                elif row.kind is Kind.FILE and not self._brake.is_waiting(path) and path not in counted:
+                elif row.kind is Kind.FILE:
                     files += 1
             await trio.lowlevel.checkpoint()
         return files

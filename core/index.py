@@ -68,7 +68,15 @@ class _WentOfflineError(Exception):
 class Index:
     """The index of an arena that has a datadir."""
 
-    def __init__(self, config: ArenaConfig, store: LocalStore, calls: IndexCalls | None = None) -> None:
+    def __init__(
+        self,
+        config: ArenaConfig,
+        store: LocalStore,
+        calls: IndexCalls | None = None,
+        *,
+        check_s: float = CHECK_S,
+        retry_s: float = RETRY_S,
+    ) -> None:
         """Make the index of ``config.datadir``; nothing happens before `run`."""
         if config.datadir is None:
             raise ValueError(f"arena {config.name} has no datadir")
@@ -79,6 +87,8 @@ class Index:
         self._ignore = Ignore(config.ignore)
         self._lock = trio.Lock()
         self._parallel = max(1, min(config.max_parallel_hashers, os.cpu_count() or 1))
+        self._check_s = check_s
+        self._retry_s = retry_s
         self._datadir: Datadir | None = None
         self._offline = "not started"
         self._emptied = False
@@ -151,7 +161,7 @@ class Index:
             reason = presence.reason or self._reason_if_empty(presence)
             if reason:
                 self._go_offline(reason, emptied=not presence.reason)
-                with trio.move_on_after(RETRY_S):
+                with trio.move_on_after(self._retry_s):
                     await self._look_again.wait()
                 self._look_again = trio.Event()
                 continue
@@ -194,7 +204,7 @@ class Index:
 
     async def _check_now_and_then(self) -> None:
         while True:
-            await trio.sleep(CHECK_S)
+            await trio.sleep(self._check_s)
             await self._check(False)
 
     async def _follow(self) -> None:
@@ -203,7 +213,7 @@ class Index:
         except OSError as error:
             # RACE: it vanished after the look; the next one says so.
             _log.debug("%s: %s", self._config.name, error)
-            await trio.sleep(RETRY_S)
+            await trio.sleep(self._retry_s)
             return
         try:
             self._datadir = self._make_datadir(root_fd)

@@ -212,7 +212,8 @@ class Found(NamedTuple):
 
     ``size`` is 0 for what is not a file; ``mode`` is the permission bits. ``same_content``: only
     metadata changed, the hash stays. ``hash_from``: the path this file was renamed from; if the
-    store's local entry there has the same ino, size and mtime, its hash is this file's.
+    store's local entry there has the same ino, size and mtime, its hash is this file's, also if
+    this file is in the store already, without hash (the scan met the new name first).
     """
 
     directory: RelPath

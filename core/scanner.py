@@ -171,11 +171,9 @@ class Scanner:
     async def _adopt_all(self) -> None:
         while True:
             while self._adoptions:
-                directory = next(iter(self._adoptions))
-                moved_from = self._adoptions.pop(directory)
                 self._active += 1
                 try:
-                    await self._adopt(directory, moved_from)
+                    await self._adopt_next()
                 finally:
                     self._active -= 1
             await self._wake_adopt.wait()
@@ -323,10 +321,20 @@ class Scanner:
 
     # -- adoptions
 
-    async def _adopt(self, directory: RelPath, moved_from: RelPath | None) -> None:
-        if moved_from is None:
-            await self._walk([directory], self._pass_on)
+    async def _adopt_next(self) -> None:
+        """Adopt the first renamed directory, or else all that are plainly new."""
+        renamed = next((item for item in self._adoptions.items() if item[1] is not None), None)
+        if renamed is None:
+            plain = list(self._adoptions)
+            self._adoptions.clear()
+            await self._walk(plain, self._pass_on)
             return
+        directory, moved_from = renamed
+        del self._adoptions[directory]
+        if moved_from is not None:
+            await self._adopt_moved(directory, moved_from)
+
+    async def _adopt_moved(self, directory: RelPath, moved_from: RelPath) -> None:
         try:
             if await self._is_rename(directory, moved_from):
                 await self._adopt_renamed(directory, moved_from)
