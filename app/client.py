@@ -39,7 +39,7 @@ def call(settings: Settings, work: Callable[[Api], Awaitable[T]]) -> T:
 async def _connected(path: Path, work: Callable[[Api], Awaitable[T]]) -> T:
     from net.control import ControlClient
 
-    async with ControlClient.connect(path) as api:
+    async with ControlClient(path) as api:
         return await work(api)
 
 

@@ -50,7 +50,7 @@ async def _capture(laptop: Peer, out_dir: Path) -> list[Path]:
     from app.tui.attach import connect
     from app.tui.screenshot import capture
 
-    loop, api, title = connect(ControlClient.connect(laptop.socket))
+    loop, api, title = connect(ControlClient(laptop.socket))
     try:
         return await capture(Bridge(loop, api), out_dir, title=title)
     finally:

@@ -33,7 +33,7 @@ def run_attached(socket_path: Path, keymap: dict[str, str] | None = None) -> int
     """
     from net.control import ControlClient
 
-    loop, api, title = connect(ControlClient.connect(socket_path))
+    loop, api, title = connect(ControlClient(socket_path))
     try:
         app = RealizeApp(Bridge(loop, api), title=title, attached=True, keymap=keymap)
         code = app.run()
