@@ -16,13 +16,22 @@ import trio
 from core import db
 from core.announcer import Announcer
 from core.api import HashingRow
+from core.audit import AuditLog
 from core.blobrows import Area
 from core.blobs import BlobStore
 from core.cache import ArenaCache
 from core.config import ArenaConfig
 from core.db import Connection
 from core.errors import StoreError
-from core.events import ArenaChanged, EventBus, Evicted, HashingProgress, QuotaChanged, Warned
+from core.events import (
+    ArenaChanged,
+    EventBus,
+    Evicted,
+    FilesChanged,
+    HashingProgress,
+    QuotaChanged,
+    Warned,
+)
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
 from core.inodes import ArenaInodes, allocate_range
@@ -78,6 +87,8 @@ class Arena:
             now_ns=now_ns,
             evicted=self._on_evicted,
         )
+        self.audit = AuditLog(config.workdir / "audit", config.name)
+        events.tap(self.audit.on_event)
         self.blobs.on_verified = self._on_verified
         self._wanted_by: dict[Hash, set[int]] = {}
         self._fetcher: Fetcher | None = None
@@ -176,7 +187,22 @@ class Arena:
             for node in nodes:
                 if marks.effective(node, tree.parent_and_name(node)[0]) is not Mark.WATCH:
                     kept.append(self.cache.shown(node).hash)
+            self._tell_cached(nodes)
             self.blobs.set_area([Hash(content) for content in kept if content is not None], Area.PROTECTED)
+
+    def _tell_cached(self, nodes: Sequence[int]) -> None:
+        if not nodes:
+            return
+        shown = [self.cache.shown(node).hash or b"" for node in nodes]
+        self.cache.emit(
+            FilesChanged(
+                arena=self.name,
+                what="available",
+                paths=tuple(self.cache.tree.path(node) for node in nodes),
+                contents=tuple(shown),
+                cause="mark" if self.cache.marks.all_explicit() or self.config.mark != "watch" else "user",
+            )
+        )
 
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
@@ -264,4 +290,5 @@ class Arena:
         """Flush and close; the lock is released last."""
         await self.blobs.aclose()
         db.close(self._conn)
+        self.audit.close()
         self.lock.release()

@@ -73,13 +73,37 @@ class TreeChanged(Event, frozen=True, tag=True):
     directories: tuple[bytes, ...] = ()
 
 
+FileChange = Literal["added", "replaced", "removed", "renamed", "available", "dropped", "meta"]
+"""What happened to a file; *available*: its content is now cached here, *dropped*: not any more."""
+
+
 class FileChanged(Event, frozen=True, tag=True):
-    """A file changed, here (``peer`` "") or because of a peer."""
+    """A file changed, here (``peer`` "") or because of a peer.
+
+    ``cause`` is ``user``, ``peer``, ``mark`` or ``quota``; ``before`` and ``after`` are content hashes.
+    """
 
     arena: str
     path: bytes
-    what: Literal["added", "replaced", "removed", "renamed", "available", "dropped", "meta"]
+    what: FileChange
     peer: str = ""
+    cause: str = ""
+    before: bytes | None = None
+    after: bytes | None = None
+
+
+class FilesChanged(Event, frozen=True, tag=True):
+    """Many files changed in the same way at once; ``paths`` and ``contents`` are parallel.
+
+    ``contents`` holds the hash after the change, for *removed* and *dropped* the one before, ``b""`` if
+    it is not known.
+    """
+
+    arena: str
+    what: FileChange
+    paths: tuple[bytes, ...]
+    contents: tuple[bytes, ...]
+    cause: str
 
 
 class ConflictChanged(Event, frozen=True, tag=True):
@@ -148,6 +172,7 @@ AnyEvent = (
     | PeerChanged
     | TreeChanged
     | FileChanged
+    | FilesChanged
     | ConflictChanged
     | MarkChanged
     | Evicted

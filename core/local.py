@@ -12,7 +12,7 @@ from typing import Any
 
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag
-from core.events import FileChanged
+from core.events import FileChange, FileChanged
 from core.history import Op
 from core.paths import join, split
 from core.ports import Found, Hashed, LocalRow, Unhashed
@@ -143,7 +143,7 @@ class LocalEntries:
             entries.append((node, *values, item.ino))
             cache.history.append(node, Op.ADD)
             if not quiet:
-                self._event(item, "added")
+                self._event(item, "added", None, content)
         if nodes:
             cache.conn.executemany(_INSERT_NODE, nodes)
             cache.conn.executemany(_INSERT_ENTRY, entries)
@@ -204,14 +204,18 @@ class LocalEntries:
         op = Op.META if same_content else Op.REPLACE if real else Op.ADD
         cache.history.append(node, op)
         if not quiet:
-            self._event(item, "meta" if same_content else "replaced" if real else "added")
+            what: FileChange = "meta" if same_content else "replaced" if real else "added"
+            self._event(item, what, row[5] if real else None, content)
 
-    def _event(self, item: Found, what: str) -> None:
+    def _event(self, item: Found, what: FileChange, before: bytes | None, after: bytes | None) -> None:
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,
                 path=join(item.directory, item.name),
-                what=what,  # type: ignore[arg-type]  # one of the literals, from the calls above
+                what=what,
+                cause="user",
+                before=before,
+                after=after,
             )
         )
 
@@ -230,10 +234,13 @@ class LocalEntries:
                 node = cache.tree.find(path)
                 if node is None:
                     continue
+                before = cache.shown(node).hash
                 for below in self._real_below(node):
                     self._tombstone(below)
                 if not quiet:
-                    cache.emit(FileChanged(arena=cache.name, path=path, what="removed"))
+                    cache.emit(
+                        FileChanged(arena=cache.name, path=path, what="removed", cause="user", before=before)
+                    )
 
     def _real_below(self, node: int) -> list[int]:
         """Return the node and all below it that are real here, the deepest first."""

@@ -10,12 +10,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
-from core.events import FileChanged
+from core.events import FileChange, FilesChanged
 from core.history import Op
 from core.paths import join
 from core.placing import Identity, Placed, Placement, adjust, place
@@ -108,7 +108,7 @@ class Realizer:
         arena = self._arena
         outcomes = []
         taken: list[Hash] = []
-        quiet = len(works) > 100
+        changed: dict[FileChange, list[tuple[RelPath, Work]]] = {}
         with arena.cache.write():
             for (work, action), placement, result in zip(works, placements, placed, strict=True):
                 if result.error is not None:
@@ -124,14 +124,25 @@ class Realizer:
                     self._record_real(work, result)
                 if placement.source is not None and work.hash is not None:
                     taken.append(work.hash)
-                if not quiet and work.kind is not Kind.DIR:
-                    arena.cache.emit(
-                        FileChanged(arena=arena.name, path=placement.path, what=_what(action, result))
-                    )
+                if work.kind is not Kind.DIR:
+                    changed.setdefault(_what(action, result), []).append((placement.path, work))
             arena.work.finish(outcome.work for outcome in outcomes if not outcome.error)
             if taken:
                 arena.blobs.given_out(taken)
+            for what, files in changed.items():
+                arena.cache.emit(self._event(what, files))
         return outcomes
+
+    def _event(self, what: FileChange, files: Sequence[tuple[RelPath, Work]]) -> FilesChanged:
+        gone = what == "removed"
+        contents = [(work.entry.hash if work.entry else None) if gone else work.hash for _, work in files]
+        return FilesChanged(
+            arena=self._arena.name,
+            what=what,
+            paths=tuple(path for path, _ in files),
+            contents=tuple(content or b"" for content in contents),
+            cause="mark" if what == "added" else "peer",
+        )
 
     def _record_real(self, work: Work, result: Placed) -> None:
         cache = self._arena.cache
@@ -178,7 +189,7 @@ class Realizer:
         return Outcome(work)
 
 
-def _what(action: Action, result: Placed) -> Literal["removed", "replaced", "added"]:
+def _what(action: Action, result: Placed) -> FileChange:
     if action is Action.DELETE:
         return "removed"
     return "replaced" if result.displaced else "added"

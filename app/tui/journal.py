@@ -162,6 +162,10 @@ def line_of(event: ev.AnyEvent) -> Line | None:
             by = f" by {name(event.peer)}" if event.peer else ""
             at = ArenaPath(event.arena, event.path)
             return Line(event.at_ns, event.what, path_text(at) + by, "", at)
+        case ev.FilesChanged():
+            first = ArenaPath(event.arena, event.paths[0]) if event.paths else ArenaPath(event.arena)
+            more = f" and {len(event.paths) - 1} more" if len(event.paths) > 1 else ""
+            return Line(event.at_ns, event.what, path_text(first) + more, "", first)
         case ev.ConflictChanged():
             at = ArenaPath(event.arena, event.path)
             word = "resolved" if event.resolved else "conflict"

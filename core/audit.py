@@ -1,0 +1,111 @@
+"""The audit log of an arena: what was done to its files, by whom and why, durable (spec 4 §Events).
+
+JSON lines in ``<workdir>/audit/audit.jsonl``, rotated by size and age. A subscriber of the event stream
+and of nothing else; writing a line never waits for the disk. Engine thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from core.events import AnyEvent, ConflictChanged, Evicted, FileChanged, FilesChanged, MarkChanged
+from core.paths import to_str
+
+_log = logging.getLogger("realize.core.audit")
+
+MAX_BYTES = 10 * 1024 * 1024
+"""LIMIT: size at which the file is rotated (spec 4 §Events)."""
+KEEP_NS = 90 * 24 * 3600 * 1_000_000_000
+"""LIMIT: age at which a rotated file goes (spec 4 §Events)."""
+_CURRENT = "audit.jsonl"
+
+
+class AuditLog:
+    """Writes the audit log of one arena."""
+
+    def __init__(self, directory: Path, arena: str) -> None:
+        """Log to ``directory``, which is made, what happens in ``arena``.
+
+        Raises:
+            OSError: the directory or file cannot be made.
+        """
+        self._directory = directory
+        self._arena = arena
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file: TextIO | None = self._open()
+
+    def _open(self) -> TextIO:
+        return open(self._directory / _CURRENT, "a", encoding="utf-8")
+
+    def on_event(self, event: AnyEvent) -> None:
+        """Write down an event that changed a file, blob or mark of the arena; others are ignored."""
+        lines = [
+            json.dumps({"at_ns": event.at_ns, "arena": self._arena, **record}) + "\n"
+            for record in _records(event, self._arena)
+        ]
+        if not lines or self._file is None:
+            return
+        try:
+            self._file.writelines(lines)
+            self._file.flush()
+            if self._file.tell() >= MAX_BYTES:
+                self._rotate(event.at_ns)
+        except OSError as error:
+            # A full disk must not stop the sync; what is lost is said where it can be seen.
+            _log.warning("audit log of %s not written: %s", self._arena, error.strerror)
+
+    def _rotate(self, at_ns: int) -> None:
+        if self._file is not None:
+            self._file.close()
+        os.rename(self._directory / _CURRENT, self._directory / f"audit-{at_ns}.jsonl")
+        self._file = self._open()
+        for old in self._directory.glob("audit-*.jsonl"):
+            made_ns = old.stem.removeprefix("audit-")
+            if made_ns.isdigit() and at_ns - int(made_ns) > KEEP_NS:
+                old.unlink()
+
+    def close(self) -> None:
+        """Close the file; later events are ignored."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _records(event: AnyEvent, arena: str) -> Iterator[dict[str, Any]]:
+    match event:
+        case FileChanged(arena=name) if name == arena and event.cause:
+            yield {
+                "what": event.what,
+                "path": to_str(event.path),
+                "cause": event.cause,
+                "peer": event.peer,
+                "before": _hex(event.before),
+                "after": _hex(event.after),
+            }
+        case FilesChanged(arena=name) if name == arena:
+            side = "before" if event.what in ("removed", "dropped") else "after"
+            for path, content in zip(event.paths, event.contents, strict=True):
+                yield {
+                    "what": event.what,
+                    "path": to_str(path),
+                    "cause": event.cause,
+                    side: _hex(content),
+                }
+        case MarkChanged(arena=name) if name == arena:
+            yield {"what": "mark", "path": to_str(event.path), "cause": "user", "mark": event.mark}
+        case Evicted(arena=name) if name == arena:
+            yield {"what": "evicted", "path": to_str(event.path), "cause": "quota", "reason": event.reason}
+        case ConflictChanged(arena=name) if name == arena:
+            what = "resolved" if event.resolved else "conflict"
+            yield {"what": what, "path": to_str(event.path), "cause": "peer", "peers": list(event.peers)}
+        case _:
+            return
+
+
+def _hex(content: bytes | None) -> str | None:
+    return content.hex() if content else None
