@@ -155,6 +155,7 @@ class Connection:
         self._room = trio.lowlevel.ParkingLot()
         self._work = trio.Event()
         self._sending = False
+        self._hello_gathered = False
         self._pong: int | None = None
         self._liveness = Liveness(0.0, 0.0)
         self._look = trio.Event()
@@ -324,7 +325,8 @@ class Connection:
     def _gather(self) -> list[bytes | memoryview]:
         parts: list[bytes | memoryview] = []
         size = 0
-        if self._pong is not None:
+        # RACE: the other side's ping may come before our hello has left, which goes first of all.
+        if self._pong is not None and self._hello_gathered:
             parts.append(encode_prefix(codec.encode(0, messages.Pong(self._pong)), 0))
             self._pong = None
         for priority, queue in enumerate(self._queues):
@@ -335,6 +337,7 @@ class Connection:
                     parts.append(payload)
                 size += len(prefix) + len(payload)
                 self._queued[priority] -= len(prefix) + len(payload)
+        self._hello_gathered = True
         return parts
 
     async def _write(self) -> None:

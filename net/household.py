@@ -33,6 +33,7 @@ _log = logging.getLogger("realize.net.household")
 
 GREETING_S = 10.0
 """LIMIT: time for handshake and first frame (spec 5 §Identity)."""
+_LINGER_S = 1.0
 _WORKERS = 6
 """LIMIT: threads that read files for peers."""
 
@@ -459,8 +460,9 @@ class Peers:
 async def _linger(stream: trio.SocketStream) -> None:
     """Wait until a refused client has read why: closing with unread data would discard the alert."""
     try:
-        await stream.send_eof()
-        while await stream.receive_some(65536):
-            pass
+        with trio.move_on_after(_LINGER_S):
+            await stream.send_eof()
+            while await stream.receive_some(65536):
+                pass
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         _log.debug("a refused client was gone before it was told")

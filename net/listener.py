@@ -12,6 +12,7 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import trio
 
@@ -134,9 +135,9 @@ class Doorkeeper:
 
 
 async def accept_for_ever(
-    sock: trio.socket.SocketType, on_client: Callable[[trio.SocketStream, str, int], None]
+    sock: trio.socket.SocketType, on_client: Callable[[trio.SocketStream, Any], None]
 ) -> None:
-    """Accept clients of one listening socket and hand each to ``on_client(stream, host, port)``."""
+    """Accept clients of one listening socket and hand each to ``on_client(stream, sockaddr)``."""
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
@@ -157,7 +158,7 @@ async def accept_for_ever(
         except OSError:
             accepted.close()
             continue
-        on_client(stream, str(peer[0]), int(peer[1]))
+        on_client(stream, peer)
 
 
 async def serve(sockets: Sequence[trio.socket.SocketType], admit: Admit) -> None:
@@ -173,8 +174,9 @@ async def serve(sockets: Sequence[trio.socket.SocketType], admit: Admit) -> None
         with doorkeeper.waiting(host) as authenticated:
             await admit(stream, address, authenticated)
 
-    def on_client(stream: trio.SocketStream, host: str, port: int) -> None:
-        address = str(Address(host, port))
+    def on_client(stream: trio.SocketStream, sockaddr: tuple[Any, ...]) -> None:
+        host = str(sockaddr[0])
+        address = str(Address(host, sockaddr[1]))
         refusal = doorkeeper.refusal(host)
         if refusal:
             auth_log.rejected(address, refusal)
