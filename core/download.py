@@ -105,10 +105,9 @@ class Download:
         self._priority, self._progress = priority, progress
         block = expected.block_bytes
         self._buffer_bytes = max(BUFFER_BYTES, block)
-        missing = ByteRanges.whole(blob.size).difference(blob.ranges).aligned(block, blob.size)
-        self._queue = PieceQueue(missing, block, max(PIECE_BYTES, block))
+        self._missing = ByteRanges.whole(blob.size).difference(blob.ranges).aligned(block, blob.size)
         self._whole = WholeHash(parts.store.disk, blob.fd, blob.size, blob.ranges)
-        self.missing_bytes = missing.total()
+        self.missing_bytes = self._missing.total()
         self.failures: dict[PeerKey, RealizeError] = {}
         self._slots: dict[PeerKey, int] = {}
         self._absorbing = 0
@@ -123,19 +122,25 @@ class Download:
             StoreError: the disk failed.
         """
         self._most_slots = max(_MIN_SLOTS, _MAX_SLOTS // max(1, len(holders)))
+        self._queue = PieceQueue(self._missing, self._expected.block_bytes, self._piece_bytes(len(holders)))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._record)
-            for link in holders:
-                self._slots[link.key] = 0
-                for _ in range(_MIN_SLOTS):
-                    self._start_slot(link)
+            self._slots = {link.key: 0 for link in holders}
+            for link in _MIN_SLOTS * list(holders):  # everyone gets a piece before anyone gets two
+                self._start_slot(link)
             while self._busy():
                 await self._wait()
             nursery.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
         return self._queue.done
+
+    def _piece_bytes(self, holders: int) -> int:
+        """Return the size of a piece: whole buffers, small enough that every holder has some to do."""
+        fair = self.missing_bytes // (_MIN_SLOTS * max(1, holders))
+        buffer = self._buffer_bytes
+        return max(buffer, min(PIECE_BYTES, fair) // buffer * buffer)
 
     async def digest(self) -> Hash:
         """Return the hash of the whole, when all is here."""
@@ -188,8 +193,7 @@ class Download:
 
     async def _next(self, link: PeerLink) -> Piece | None:
         while link.key not in self.failures:
-            rate = self._parts.book.rate(link.key)
-            piece = self._queue.take(rate) or self._queue.steal(rate)
+            piece = self._queue.take(link.key) or self._queue.steal(link.key, self._parts.book.rate)
             if piece is not None:
                 return piece
             if self._queue.done and not self._absorbing:
@@ -288,6 +292,8 @@ async def download(
         if blob.complete and await parts.store.verify(content):
             return
         while not blob.held:
+            if blob.removed:
+                raise ChangedError(f"content {content.hex()[:12]} was given up here meanwhile")
             usable = [link for link in parts.book.usable(content, holders) if link.key not in failures]
             usable.sort(key=lambda link: link.key != giver)
             expected = await expected_of(parts, content, size, usable, failures)
@@ -333,6 +339,8 @@ async def _round(
 
 async def _mismatch(parts: FetchParts, blob: Blob, expected: Expected, progress: Progress) -> None:
     """Undo what is wrong in a blob whose bytes are all there and do not have its hash."""
+    if blob.removed:
+        return
     if not entries_of(blob.size):
         raise CorruptError(f"content {blob.hash.hex()[:12]} of {blob.size} bytes cannot exist")
     _log.warning("content %s does not match its hash; fetching it again", blob.hash.hex())

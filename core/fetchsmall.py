@@ -137,7 +137,7 @@ class SmallFetch:
             with trio.fail_after(self._parts.stall_s):
                 return await anext(answers)
         except StopAsyncIteration:
-            raise RemoteProtocolError("group ended early", peer=link.name) from None
+            raise RemoteProtocolError(f"{link.name} ended a group early", peer=link.name) from None
         except trio.TooSlowError:
             raise stalled(link, self._parts.stall_s) from None
 
@@ -150,7 +150,7 @@ class SmallFetch:
     ) -> None:
         for index, data in batch:
             if not 0 <= index < len(group) or index in came:
-                raise RemoteProtocolError("group with a foreign index", peer=link.name)
+                raise RemoteProtocolError(f"{link.name} sent what was not asked for", peer=link.name)
             came.add(index)
             content, size = group[index]
             if data is None:

@@ -8,9 +8,11 @@ over the rest of what a much slower one is still fetching.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from core.byteranges import ByteRanges
+from core.types import PeerKey
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +47,7 @@ class PieceQueue:
                 self._waiting.append((start, cut))
                 start = cut
         heapq.heapify(self._waiting)
-        self._fetching: dict[Piece, float] = {}
+        self._fetching: dict[Piece, PeerKey] = {}
 
     @property
     def done(self) -> bool:
@@ -57,20 +59,22 @@ class PieceQueue:
         """Whether pieces wait."""
         return bool(self._waiting)
 
-    def take(self, rate: float) -> Piece | None:
-        """Hand out the next piece to a holder of ``rate`` bytes/s; None if none waits."""
+    def take(self, holder: PeerKey) -> Piece | None:
+        """Hand out the next piece to a holder; None if none waits."""
         if not self._waiting:
             return None
         piece = Piece(*heapq.heappop(self._waiting))
-        self._fetching[piece] = rate
+        self._fetching[piece] = holder
         return piece
 
-    def steal(self, rate: float) -> Piece | None:
-        """Take over a piece from a holder of less than half of ``rate``; the one with most to come.
+    def steal(self, thief: PeerKey, rate: Callable[[PeerKey], float]) -> Piece | None:
+        """Take over a piece from another holder of less than half the rate; the one with most to come.
 
-        The piece is marked stolen and cut where its old holder is, at the next block.
+        The piece is marked stolen and cut where its old holder is, at the next block. What that one has
+        on its way beyond the cut comes twice: a frame at most.
         """
-        slow = [piece for piece, other in self._fetching.items() if 2 * other < rate]
+        own = rate(thief)
+        slow = [piece for piece, other in self._fetching.items() if other != thief and 2 * rate(other) < own]
         victim = max(slow, key=lambda piece: piece.left_bytes, default=None)
         if victim is None:
             return None
@@ -79,7 +83,7 @@ class PieceQueue:
             return None
         piece = Piece(cut, victim.end)
         victim.end, victim.stolen = cut, True
-        self._fetching[piece] = rate
+        self._fetching[piece] = thief
         return piece
 
     def finish(self, piece: Piece) -> None:

@@ -57,13 +57,20 @@ class ContentStream:
             with trio.fail_after(self._stall_s):
                 offset, data = await anext(self._pieces)
         except StopAsyncIteration:
-            raise RemoteProtocolError("content ended early", peer=self._link.name) from None
+            raise RemoteProtocolError(
+                f"{self._link.name} ended a content early", peer=self._link.name
+            ) from None
         except trio.TooSlowError:
             raise stalled(self._link, self._stall_s) from None
         if offset != self._at or not 0 < len(data) <= self._end - self._at:
-            raise RemoteProtocolError("content out of order", peer=self._link.name)
+            raise RemoteProtocolError(
+                f"{self._link.name} sent other bytes than were asked for", peer=self._link.name
+            )
         self._at += len(data)
         return data
+
+    def _breach(self, what: str) -> RemoteProtocolError:
+        return RemoteProtocolError(f"{self._link.name} {what}", peer=self._link.name)
 
 
 @asynccontextmanager
@@ -101,7 +108,7 @@ async def ask_blocks(
     except RemoteError as error:
         raise holder_error(error) from error
     if not fits(blocks, size, count):
-        raise RemoteProtocolError("bad block list", peer=link.name)
+        raise RemoteProtocolError(f"{link.name} sent a malformed block list", peer=link.name)
     return blocks
 
 

@@ -119,7 +119,12 @@ async def test_without_a_holder_it_fails_at_once_and_leaves_nothing(bench: Fetch
 @pytest.mark.trio
 @pytest.mark.parametrize(
     "faults",
-    [Faults(bytes_left=0), Faults(stall_after=0), Faults(shift=1), Faults(lists={CONTENT: BlockList(1, b"")})],
+    [
+        Faults(bytes_left=0),
+        Faults(stall_after=0),
+        Faults(shift=1),
+        Faults(lists={CONTENT: BlockList(1, b"")}),
+    ],
     ids=["disconnects", "stalls", "wrong offset", "malformed list"],
 )
 async def test_what_one_holder_fails_another_gives(bench: FetchBench, faults: Faults) -> None:

@@ -34,5 +34,3 @@ class FetchBench(Bench):
 
 def peer(name: str, *contents: bytes, faults: Faults | None = None) -> FakeLink:
     return FakeLink(name, {hash_of(data): data for data in contents}, faults)
-
-
