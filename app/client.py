@@ -67,7 +67,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 def _with_start_hint(error: BaseException, settings: Settings) -> BaseException:
-    if not isinstance(error, NoDaemonError):
+    if not isinstance(error, NoDaemonError) or (error.hint and "realize tui" not in error.hint):
         return error
     if settings.socket is None and not settings.config_path.exists():
         hint = "`realize init` makes a config, then `realize tui` starts the daemon"

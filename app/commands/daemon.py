@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app import output
 from app.commands.options import settings_of
 from core.addresses import ACCEPTED, parse_address
 from core.config import Overrides
@@ -41,6 +43,8 @@ def _tui(
 
     Examples: `realize tui --mount ~/realize`, `realize tui --no-ui --listen 0.0.0.0:9771`
     """
+    if not no_ui and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
+        raise UsageError("the dashboard needs a terminal", hint="`realize tui --no-ui` runs without")
     settings = settings_of(context)
     for option, addresses in (("--listen", listen or []), ("--metrics-addr", [metrics_addr])):
         for address in addresses:
