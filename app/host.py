@@ -93,6 +93,8 @@ class Host:
         engine = self._engine = Engine(config, own.key, keys)
         network = HostNetwork(engine, own, self._connected)
         engine.network = network
+        for arena in engine.arenas.values():
+            self._connected.publish_blobs(arena.name, arena.blobs.open_ranges)
         service = self._service = Service(engine, identity.short_form(own.fingerprint), self._connected)
         try:
             async with trio.open_nursery() as nursery:

@@ -146,8 +146,8 @@ STATEMENTS = (
 class ArenaReader:
     """Reads one arena. Use from the thread that made it."""
 
-    def __init__(self, path: Path, default_mark: Mark, connected: ConnectedPeers) -> None:
-        """Open the arena database at ``path``.
+    def __init__(self, path: Path, default_mark: Mark, connected: ConnectedPeers, arena: str = "") -> None:
+        """Open the arena database at ``path``; ``arena`` is its name.
 
         Raises:
             StoreError: it is not there or cannot be opened.
@@ -155,6 +155,7 @@ class ArenaReader:
         self._conn: Connection = connect_readonly(path)
         self._default_mark = default_mark
         self._connected = connected
+        self._arena = arena
 
     def close(self) -> None:
         """Close the connection."""
@@ -240,11 +241,11 @@ class ArenaReader:
         return [entry.key for entry in self.entries(node.id) if entry.key is not None and holds(entry, node)]
 
     def blob(self, content: Hash) -> BlobInfo | None:
-        """Return what is recorded of a content in the blob store."""
+        """Return what can be read of a content in the blob store."""
         row = self._one(BLOB, content)
         if row is None:
             return None
-        ranges = ByteRanges.decode(row[1])
+        ranges = self._connected.open_ranges(self._arena, content) or ByteRanges.decode(row[1])
         return BlobInfo(row[0], ranges, bool(row[2]) and ranges.covers(0, row[0]))
 
     def held_bytes(self, node: NodeRow) -> int:

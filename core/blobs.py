@@ -510,6 +510,11 @@ class BlobStore:
         """Return where the file of a blob is, held or not."""
         return self._directory / blob_name(content)
 
+    def open_ranges(self, content: Hash) -> ByteRanges | None:
+        """Return what can be read of a blob that is open, None if it is not open; any thread."""
+        blob = self._open.get(content)
+        return blob.ranges if blob is not None else None
+
     def is_open(self, content: Hash) -> bool:
         """Say whether someone has the blob open."""
         return content in self._open

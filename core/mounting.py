@@ -32,6 +32,7 @@ class _Use:
     def __init__(self) -> None:
         self.users = 0
         self.blob: Blob | None = None
+        self.fetched: set[Inode] = set()
 
 
 class MountService:
@@ -76,7 +77,15 @@ class MountService:
         if use.users <= 0:
             del self._uses[arena, content]
             if use.blob is not None and self._nursery is not None:
-                self._nursery.start_soon(self._engine.arena(arena).blobs.release, use.blob)
+                self._nursery.start_soon(self._release, self._engine.arena(arena), use.blob, use.fetched)
+
+    async def _release(self, at: Arena, blob: Blob, fetched: set[Inode]) -> None:
+        await at.blobs.release(blob)
+        if fetched:
+            with at.cache.write() as changes:
+                # What is held has changed, and with it the state and the blocks that `du` shows.
+                changes.nodes |= fetched
+                changes.touched |= {at.cache.tree.parent_and_name(inode)[0] for inode in fetched}
 
     def used(self, arena: str, inode: Inode, content: Hash) -> None:
         """See `MountBackend.used`."""
@@ -91,7 +100,7 @@ class MountService:
         if not links and not self._covered(at, content, start, end):
             raise NoHolderError("no connected peer holds the content", hint=_NO_HOLDER_HINT)
         at.wanted_by(content, inode)
-        await self._keep_open(at, content, size)
+        await self._keep_open(at, inode, content, size)
         ranges = await at.fetcher.fetch_range(content, size, start, end, links, Priority.INTERACTIVE)
         if readahead_bytes and links:
             at.fetcher.prefetch(content, size, end, end + readahead_bytes, links)
@@ -101,9 +110,12 @@ class MountService:
         blob = at.blobs.info(content)
         return blob is not None and blob.ranges.covers(start, end)
 
-    async def _keep_open(self, at: Arena, content: Hash, size: int) -> None:
+    async def _keep_open(self, at: Arena, inode: Inode, content: Hash, size: int) -> None:
         use = self._uses.get((at.name, content))
-        if use is None or use.blob is not None:
+        if use is None:
+            return
+        use.fetched.add(inode)
+        if use.blob is not None:
             return
         try:
             blob = await at.blobs.create(content, size)

@@ -113,7 +113,7 @@ class TreeReader:
             config = self._configs.get(name)
             if config is None:
                 raise PathNotFoundError(f"no arena {name!r}")
-            reader = ArenaReader(config.workdir / ARENA_DB, config.mark, self._connected)
+            reader = ArenaReader(config.workdir / ARENA_DB, config.mark, self._connected, name)
             self._readers[name] = reader
         return reader
 

@@ -68,7 +68,7 @@ class Subscriptions:
         self._current = {(key, arena) for key, arena in self._current if key != link.key}
         self._flush_acknowledgements()
         self._acked = {(key, arena): seq for (key, arena), seq in self._acked.items() if key != link.key}
-        _log.info("%s is gone: %s", link.name, reason)
+        _log.info("%s is gone: %s", link.name, reason or "stopped here")
         self._links_changed(link)
 
     def _links_changed(self, link: PeerLink) -> None:

@@ -75,7 +75,7 @@ def changes_of(batch: Iterable[ev.AnyEvent]) -> Changes:
                 jobs = status = True
             case ev.PeerChanged() | ev.ConflictChanged() | ev.QuotaChanged() | ev.ArenaChanged():
                 status = True
-            case ev.Evicted() | ev.Warned():
+            case ev.Evicted() | ev.Warned() | ev.FilesChanged():
                 status = True
             case _:
                 assert_never(event)
