@@ -31,6 +31,7 @@ class Handles:
         self._numbers = itertools.count(1)
         self._open: dict[int, Handle] = {}
         self._waiting: set[trio.CancelScope] = set()
+        self._ending = False
 
     def add(self, handle: Handle) -> int:
         """Return a number for an open file."""
@@ -54,7 +55,9 @@ class Handles:
         return self._open.pop(number, None)
 
     def waiting(self, scope: trio.CancelScope) -> None:
-        """A read waits in ``scope``."""
+        """A read waits in ``scope``; cancelled at once when the mount is going."""
+        if self._ending:
+            scope.cancel()
         self._waiting.add(scope)
 
     def done(self, scope: trio.CancelScope) -> None:
@@ -62,7 +65,8 @@ class Handles:
         self._waiting.discard(scope)
 
     def interrupt_all(self) -> None:
-        """Let every waiting read fail, as the mount goes."""
+        """Let every read that waits, or would wait, fail: the mount is going."""
+        self._ending = True
         for scope in self._waiting:
             scope.cancel()
 

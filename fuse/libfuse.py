@@ -131,7 +131,7 @@ class Session:
 
     def _session_new(self, original: Callable[..., int | None]) -> Callable[..., int | None]:
         def session_new(args: int, ops: int, size: int, data: int | None) -> int | None:
-            self._wrap(ops, size)
+            self.active = self._wrap(ops, size)
             self._session = original(args, ops, size, data)
             return self._session
 
@@ -152,12 +152,12 @@ class Session:
             fd = self._libfuse.fuse_session_fd(_Pointer(self._session))
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
 
-    def _wrap(self, ops: int, size: int) -> None:
+    def _wrap(self, ops: int, size: int) -> bool:
         count = size // ctypes.sizeof(_Pointer)
         table = (_Pointer * count).from_address(ops)
         if count < len(_OPS) or not _is_expected(table):
             _log.info("libfuse has another layout of operations, listings are not cached")
-            return
+            return False
         wrappers: dict[str, Callable[..., Callable[..., None]]] = {
             "init": self._init,
             "read": self._read,
@@ -170,7 +170,7 @@ class Session:
             wrapper = kind(make(kind(table[index] or 0)))
             self._keep.append(wrapper)
             table[index] = ctypes.cast(wrapper, _Pointer).value
-        self.active = True
+        return True
 
     @staticmethod
     def _init(original: Callable[..., None]) -> Callable[..., None]:

@@ -153,6 +153,10 @@ class Mount:
         """Wait until the kernel knows of all changes added so far; says whether it does."""
         return self._invalidator.wait_idle(timeout_s)
 
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Wait until the mount is no more, whoever unmounted it; says whether it is."""
+        return self._thread.join(timeout_s)
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """Unmount: at once if nobody uses it, else lazily, saying who does. Bounded by ``timeout_s``."""
         if not self._running:

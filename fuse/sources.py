@@ -31,6 +31,7 @@ MAX_READ_BYTES = 1024 * 1024
 """LIMIT: the largest read that the kernel sends (256 pages)."""
 _DISK_AHEAD_BYTES = 4 * 1024 * 1024
 """LIMIT: read ahead of sequential readers from the disk, whose own read-ahead is 128 KiB as a rule."""
+_STALL_REMEMBERED_S = 0.25
 
 _shared = memoryview(bytearray(MAX_READ_BYTES))
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -140,6 +141,7 @@ class BlobSource:
         self._ranges = ByteRanges()
         self._read_ahead = ReadAhead()
         self._prefetch: Future[Fetched] | None = None
+        self._stalled_until = 0.0
         engine.post(backend.opened, arena, content, size)
 
     def read_now(self, offset: int, length: int) -> Buffer | None:
@@ -192,6 +194,9 @@ class BlobSource:
         return b"".join(parts)[: end - offset]
 
     async def _fetch(self, start: int, end: int, ahead: int) -> Fetched:
+        # The kernel asks for a page again at once when its read-ahead failed: that must not wait twice.
+        if trio.current_time() < self._stalled_until:
+            raise NoHolderError("nothing came", hint="see `realize peer list`")
         try:
             with trio.fail_after(self._timeout_s):
                 return await self._engine.call(
@@ -205,6 +210,7 @@ class BlobSource:
                     ahead,
                 )
         except trio.TooSlowError:
+            self._stalled_until = trio.current_time() + _STALL_REMEMBERED_S
             raise NoHolderError(
                 f"nothing came for {self._timeout_s:g} s", hint="see `realize peer list`"
             ) from None

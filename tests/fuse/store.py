@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ SELF, OTHER, THIRD = PeerKey(b"selfself"), PeerKey(b"otheroth"), PeerKey(b"third
 PEERS = {OTHER: "other", THIRD: "third"}
 MTIME_NS = 1_700_000_000_123_456_789
 BLOCK = 128 * 1024
+VECTOR = bump(Vector(b""), SELF)
 
 
 def hash_of(data: bytes) -> Hash:
@@ -242,7 +244,14 @@ class MemoryBackend:
     open_count: int = 0
     reasons: list[str] = field(default_factory=list)
     on_mark: Callable[[str, RelPath, Mark | None], None] | None = None
-    hanging: trio.Event | None = None
+    hung: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released for each request that hangs now."""
+
+    async def _maybe_hang(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.hang:
+            self.hung.release()
+            await trio.sleep_forever()
 
     def opened(self, arena: str, content: Hash, size: int) -> None:
         self.open_count += 1
@@ -256,9 +265,7 @@ class MemoryBackend:
     async def fetch(
         self, arena: str, inode: Inode, content: Hash, size: int, start: int, end: int, readahead_bytes: int
     ) -> Fetched:
-        if self.hang:
-            self.calls.append(("hanging", arena))
-            await trio.sleep_forever()
+        await self._maybe_hang()
         data = self.contents.get(content)
         if data is None:
             raise NoHolderError("nobody holds it")
@@ -281,7 +288,7 @@ class MemoryBackend:
     async def read_unhashed(
         self, arena: str, inode: Inode, vector: Vector, offset: int, length: int
     ) -> bytes:
-        await trio.lowlevel.checkpoint()
+        await self._maybe_hang()
         if inode not in self.versions:
             raise NoHolderError("nobody holds it")
         return self.versions[inode][offset : offset + length]
