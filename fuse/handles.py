@@ -31,7 +31,8 @@ class Handles:
         self._numbers = itertools.count(1)
         self._open: dict[int, Handle] = {}
         self._waiting: set[trio.CancelScope] = set()
-        self._ending = False
+        self.ending = False
+        """The mount is going: reads that would wait fail."""
 
     def add(self, handle: Handle) -> int:
         """Return a number for an open file."""
@@ -56,7 +57,7 @@ class Handles:
 
     def waiting(self, scope: trio.CancelScope) -> None:
         """A read waits in ``scope``; cancelled at once when the mount is going."""
-        if self._ending:
+        if self.ending:
             scope.cancel()
         self._waiting.add(scope)
 
@@ -66,7 +67,7 @@ class Handles:
 
     def interrupt_all(self) -> None:
         """Let every read that waits, or would wait, fail: the mount is going."""
-        self._ending = True
+        self.ending = True
         for scope in self._waiting:
             scope.cancel()
 

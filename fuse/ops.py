@@ -196,7 +196,8 @@ class MountOps(pyfuse3.Operations):
             finally:
                 self._session.done(request)
                 self.handles.done(scope)
-        raise FUSEError(errno.EINTR)
+        # A program repeats a read that gave EINTR; only its own signal may end in that.
+        raise FUSEError(errno.ENOTCONN if self.handles.ending else errno.EINTR)
 
     @handler
     def flush(self, fh: FileHandleT) -> None:
