@@ -34,6 +34,8 @@ class Bridge:
         """Make a bridge to ``api``, which is only ever touched in ``loop``'s thread."""
         self._loop = loop
         self._api = api
+        self.pending = 0
+        """Calls that have not returned."""
 
     async def call(self, fn: Callable[[Api], Awaitable[T]]) -> T:
         """Run ``fn(api)`` in the trio thread and return its result; cancelling cancels it there.
@@ -41,7 +43,11 @@ class Bridge:
         Raises:
             EngineStoppedError: the loop has ended or ends before the result.
         """
-        return await asyncio.wrap_future(self._loop.submit(fn, self._api))
+        self.pending += 1
+        try:
+            return await asyncio.wrap_future(self._loop.submit(fn, self._api))
+        finally:
+            self.pending -= 1
 
     def follow(
         self,

@@ -150,7 +150,7 @@ class RealizeApp(Commands, App[int]):
     @property
     def settled(self) -> bool:
         """Whether nothing is being read, loaded or waiting to be drawn."""
-        return self.feed.settled and self.arenas.settled
+        return not self.bridge.pending and self.feed.settled and self.arenas.settled
 
     def _on_events(self, batch: list[AnyEvent], changes: Changes) -> None:
         if self.activity.journal.take(batch):

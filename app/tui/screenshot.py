@@ -17,6 +17,9 @@ from app.bridge import Bridge
 from app.tui.app import RealizeApp
 from app.tui.present import Snapshot
 
+CALM_ROUNDS = 5
+"""Times in a row that every widget has handled all its messages and nothing was under way."""
+
 SETTLE_S = 10.0
 """LIMIT: how long a picture waits for what it is to show."""
 
@@ -67,10 +70,12 @@ async def settled(pilot: Pilot[int], app: RealizeApp) -> None:
     Raises:
         TimeoutError: it was not within `SETTLE_S`.
     """
+    calm = 0
     async with asyncio.timeout(SETTLE_S):
-        while not _complete(app.snapshot) or not app.settled:
-            await pilot.pause(0.02)
-    await pilot.pause()
+        # What one message leads to may be another message: calm has to last some rounds.
+        while calm < CALM_ROUNDS:
+            await pilot.pause(0 if calm else 0.002)
+            calm = calm + 1 if app.settled and _complete(app.snapshot) else 0
 
 
 def _complete(snapshot: Snapshot) -> bool:

@@ -48,7 +48,7 @@ def _docs() -> dict[str, FakeFile]:
         "budget 2025.ods": FakeFile(182 * KIB, real=True, holders=server, conflict=True),
         "contracts/lease.pdf": FakeFile(2 * MIB, held=2 * MIB, holders=both),
         "contracts/insurance.pdf": FakeFile(3 * MIB + 412 * KIB, holders=both),
-        "contracts/[bold red]not markup[/].txt": FakeFile(312, holders=server),
+        "contracts/[bold red]not markup[b].txt": FakeFile(312, holders=server),
         "drafts/novel.md": FakeFile(740 * KIB, real=True),
         "drafts/日本語のファイル名.txt": FakeFile(12 * KIB, real=True, holders=server),
         "drafts/bad\udcffname\x1b[2J\u202e.txt": FakeFile(1 * KIB, holders=server),

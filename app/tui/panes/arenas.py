@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 from typing import ClassVar
 
 from textual.binding import BindingType
+from textual.timer import Timer
 from textual.widgets import Input
 from textual.worker import Worker
 
@@ -82,7 +83,9 @@ class ArenasPane(Pane):
         self._loading: set[ArenaPath] = set()
         self._reading_sums = False
         self._sums_due = 0.0
+        self._quiet: Timer | None = None
         self._search: Worker[None] | None = None
+        self._filter_arena: str | None = None
 
     @property
     def nodes(self) -> Tree:
@@ -97,8 +100,7 @@ class ArenasPane(Pane):
     @property
     def settled(self) -> bool:
         """Whether nothing that is visible is being read."""
-        searching = self._search is not None and self._search.is_running
-        return not (self._loading or self._reading_sums or searching)
+        return not (self._loading or self._reading_sums or self._quiet or self._search)
 
     # Snapshots and changes
 
@@ -380,25 +382,43 @@ class ArenasPane(Pane):
         self._search_soon()
 
     def _search_soon(self) -> None:
+        """Search when no key has been pressed for a while; what was searched for before is given up."""
+        self._give_up_search()
+        if self.input.value:
+            self._quiet = self.set_timer(SEARCH_DELAY_S, self._start_search)
+        else:
+            self._show_found(None)
+
+    def _give_up_search(self) -> None:
+        if self._quiet is not None:
+            self._quiet.stop()
+            self._quiet = None
         if self._search is not None:
             self._search.cancel()
             self._search = None
-        query = self.input.value
-        if query:
-            self._search = self.dashboard.run_guarded(self._find(query), "searching")
-        elif self.source.found is not None:
-            self.source.found = None
-            self.refresh_rows()
 
-    async def _find(self, query: str) -> None:
-        await asyncio.sleep(SEARCH_DELAY_S)
-        arena = self._filter_arena
-        found = await self.dashboard.bridge.call(lambda api: api.search(query, arena=arena, limit=FOUND_MOST))
-        if self.input.value == query:
-            self.source.found = found
-            self.set_empty("" if found or not self.source.arenas else f"Nothing matches {name(query)!r}.")
-            self.refresh_rows()
-            self.changed()
+    def _start_search(self) -> None:
+        self._quiet = None
+        query, arena = self.input.value, self._filter_arena
+
+        async def find() -> None:
+            found = await self.dashboard.bridge.call(
+                lambda api: api.search(query, arena=arena, limit=FOUND_MOST)
+            )
+            self._search = None
+            self._show_found(found)
+
+        self._search = self.dashboard.run_guarded(find(), "searching")
+
+    def _show_found(self, found: tuple[Entry, ...] | None) -> None:
+        if found is None and self.source.found is None:
+            return
+        self.source.found = found
+        self.table.cursor = 0
+        nothing = f"Nothing matches {name(self.input.value)!r}." if found == () else ""
+        self.set_empty(nothing or ("" if self.source.arenas else NO_ARENAS))
+        self.refresh_rows()
+        self.changed()
 
     def do_filter(self) -> None:
         """Open the filter; it searches the arena the cursor is in."""
@@ -407,20 +427,11 @@ class ArenasPane(Pane):
             self._filter_arena = targets[0].arena if targets else None
         super().do_filter()
 
-    _filter_arena: str | None = None
-
     def close_filter(self) -> bool:
         """Leave the search: the tree again."""
-        if self._search is not None:
-            self._search.cancel()
-            self._search = None
+        self._give_up_search()
         closed = super().close_filter()
-        if self.source.found is not None:
-            self.source.found = None
-            self.table.cursor = 0
-            self.set_empty("" if self.source.arenas else NO_ARENAS)
-            self.refresh_rows()
-            self.changed()
+        self._show_found(None)
         return closed
 
     def back(self) -> bool:

@@ -14,15 +14,11 @@ from app.tui.screens.details import DetailsScreen
 from app.tui.table import RowList, Table
 from core.api import PeerStatus
 
-NO_PEERS = """No peer yet.
+NO_PEERS = """No peer yet. Peers know each other by certificate.
 
-Peers know each other by certificate. On the other host:
-
-    realize id > laptop.pem
-
-bring the file here, and add it:
-
-    realize peer add laptop --cert laptop.pem --address laptop.local:9771"""
+On the other host:   realize id > desk.pem
+Bring it here, then: realize peer add desk --cert desk.pem
+(and --address HOST:9771 if it listens)"""
 
 
 class ConnectionsPane(Pane):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from textual import events
 from textual.pilot import Pilot
 
 from app.bridge import Bridge
@@ -19,6 +20,7 @@ from app.tui.screenshot import settled
 from core.loops import TrioThread
 from tests.fakes.api import FakeApi
 
+CHARACTERS = {"space": " ", "slash": "/", "question_mark": "?"}
 SIZES = [(200, 60), (80, 24), (40, 12)]
 
 
@@ -31,16 +33,23 @@ class Screen:
     async def press(self, *keys: str) -> None:
         """Press keys, waiting after each until everything it led to is shown."""
         for key in keys:
-            await self.pilot.press(key)
+            self.send(key)
             await self.settle()
 
+    def send(self, key: str) -> None:
+        """Press a key and go on at once."""
+        driver = self.app._driver
+        assert driver is not None
+        event = events.Key(key, key if len(key) == 1 else CHARACTERS.get(key))
+        event.set_sender(self.app)
+        driver.send_message(event)
+
     async def type(self, text: str) -> None:
-        await self.pilot.press(*text)
+        for char in text:
+            self.send("space" if char == " " else char)
         await self.settle()
 
     async def settle(self) -> None:
-        await self.pilot.pause()
-        await settled(self.pilot, self.app)
         await settled(self.pilot, self.app)
 
     async def engine(self, change: Callable[[FakeApi], object]) -> None:
@@ -50,13 +59,12 @@ class Screen:
             change(self.api)
 
         await asyncio.wrap_future(self.loop.submit(run))
-        await asyncio.sleep(0)
         await self.settle()
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
             while not condition():
-                await self.pilot.pause(0.01)
+                await self.pilot.pause(0.005)
 
     @property
     def lines(self) -> list[str]:

@@ -68,13 +68,13 @@ async def test_states_have_glyph_and_word_and_marks_say_where_they_come_from(das
 async def test_what_names_hold_is_never_obeyed(dashboard: Opener) -> None:
     async with dashboard(household.sample(), (140, 40)) as screen:
         await screen.press("z", "enter", "down", "down", "down", "enter")
-        assert screen.has("[bold red]not markup[/].txt")
+        assert screen.has("[bold red]not markup[b].txt")
         await screen.press("left", "down", "enter")
         assert screen.has("bad\\xffname\\x1b[2J\\u202e.txt", "日本語のファイル名.txt")
         assert "\x1b" not in screen.text
         assert "\u202e" not in screen.text
         await screen.press("2")
-        assert screen.has("old-\\x1b[31mlaptop")
+        assert screen.has("old-\\x1b[31m")
         await screen.press("down", "down", "down", "enter")
         assert screen.has("192.168.1.40:9771", "old-\\x1b[31mlaptop")
 
@@ -102,8 +102,7 @@ async def test_filter_finds_anywhere_in_the_arena_and_esc_leaves(
 async def test_an_older_search_is_given_up_for_a_newer_one(dashboard: Opener) -> None:
     async with dashboard(household.sample()) as screen:
         await screen.press("slash")
-        await screen.pilot.press(*"lease")
-        await screen.settle()
+        await screen.type("lease")
         assert screen.api.calls["search"] == 1
         assert screen.has("lease.pdf")
 
@@ -165,9 +164,9 @@ async def test_peers_connect_and_disconnect(dashboard: Opener, size: tuple[int, 
         assert any("server is connected" in toast for toast in screen.toasts)
         assert screen.api.calls["peer_connect"] == 0
         await screen.press("d")
-        assert screen.api.peer_list[0].state == "disabled"
+        assert [peer.state for peer in screen.api.peer_list][0] == "disabled"
         await screen.press("c")
-        assert screen.api.peer_list[0].state == "connecting"
+        assert [peer.state for peer in screen.api.peer_list][0] == "connecting"
         await screen.press("y")
         assert screen.app.clipboard == screen.api.peer_list[0].fingerprint
         await screen.press("enter")
@@ -220,14 +219,16 @@ async def test_enter_on_a_job_shows_it_in_the_tree_and_i_says_why(dashboard: Ope
 
 
 @at_each_size
-async def test_activity_has_conflicts_first_and_is_filtered(
-    dashboard: Opener, size: tuple[int, int]
-) -> None:
+async def test_activity_has_conflicts_first_and_is_filtered(dashboard: Opener, size: tuple[int, int]) -> None:
     async with dashboard(household.sample(), size) as screen:
         await screen.press("5")
-        await screen.engine(lambda api: api.bus.emit(Warned(arena="docs", text="disk nearly full", hint="make room")))
         await screen.engine(
-            lambda api: api.bus.emit(ConflictChanged(arena="docs", path=b"budget 2025.ods", peers=("server",)))
+            lambda api: api.bus.emit(Warned(arena="docs", text="disk nearly full", hint="make room"))
+        )
+        await screen.engine(
+            lambda api: api.bus.emit(
+                ConflictChanged(arena="docs", path=b"budget 2025.ods", peers=("server",))
+            )
         )
         rows = screen.app.activity.table
         assert "budget" in str(rows.source.row(0))
@@ -334,22 +335,24 @@ async def test_help_lists_every_key_and_word(dashboard: Opener, size: tuple[int,
 async def test_palette_finds_commands_peers_and_files(dashboard: Opener) -> None:
     async with dashboard(household.sample()) as screen:
         await screen.press("ctrl+p")
-        await screen.pilot.press(*"insur")
+        await screen.type("insur")
         await screen.until(lambda: screen.has("docs/contracts/insurance.pdf"))
-        await screen.pilot.press("down", "enter")
+        await screen.press("down", "enter")
         await screen.settle()
         await screen.until(
             lambda: screen.app.arenas.targets() == (ArenaPath("docs", b"contracts/insurance.pdf"),)
         )
         await screen.press("ctrl+p")
-        await screen.pilot.press(*"peer nas")
-        await screen.until(lambda: screen.has("peer nas"))
-        await screen.pilot.press("down", "enter")
-        await screen.until(lambda: screen.app.front == "connections" and screen.app.connections.table.cursor == 1)
+        await screen.type("peer nas")
+        await screen.until(lambda: screen.has("go there") and screen.app.settled)
+        await screen.press("down", "enter")
+        await screen.until(
+            lambda: screen.app.front == "connections" and screen.app.connections.table.cursor == 1
+        )
         await screen.press("ctrl+p")
-        await screen.pilot.press(*"checkpoint and stop")
+        await screen.type("checkpoint and stop")
         await screen.until(lambda: screen.has("Churten: Checkpoint"))
-        await screen.pilot.press("down", "enter")
+        await screen.press("down", "enter")
         await screen.until(lambda: not screen.api.running)
 
 
@@ -376,7 +379,13 @@ async def test_a_new_household_is_told_what_to_do(dashboard: Opener, size: tuple
     async with dashboard(household.empty(), size) as screen:
         for number, words in zip(
             "12345",
-            ("realize arena add", "realize peer add", "Nothing to do", "No explicit mark", "Nothing has happened"),
+            (
+                "realize arena add",
+                "realize peer add",
+                "Nothing to do",
+                "No explicit mark",
+                "Nothing has happened",
+            ),
             strict=True,
         ):
             await screen.press(number)
@@ -401,7 +410,9 @@ async def test_what_changes_in_the_engine_appears_by_itself(dashboard: Opener) -
 
         await screen.engine(remove)
         assert not screen.has("AAA new.txt")
-        await screen.engine(lambda api: api.bus.emit(PeerChanged(peer="nas", state="disconnected", reason="timeout")))
+        await screen.engine(
+            lambda api: api.bus.emit(PeerChanged(peer="nas", state="disconnected", reason="timeout"))
+        )
         assert any("nas is disconnected" in line.text for line in screen.app.activity.journal.lines)
 
 
@@ -485,7 +496,9 @@ async def test_get_fetches_and_says_what_could_not_be(dashboard: Opener) -> None
         await screen.until(lambda: any("no connected peer holds it" in toast for toast in screen.toasts))
 
 
-@pytest.mark.parametrize("theme", ["realize", "realize-light", "high-contrast", "colour-blind-safe", "ansi-dark"])
+@pytest.mark.parametrize(
+    "theme", ["realize", "realize-light", "high-contrast", "colour-blind-safe", "ansi-dark"]
+)
 async def test_every_theme_draws(dashboard: Opener, theme: str) -> None:
     async with dashboard(household.sample()) as screen:
         screen.app.theme = theme
