@@ -134,16 +134,21 @@ def same_version(left: EntryRow, right: EntryRow) -> bool:
 
 
 def group_versions(entries: Sequence[EntryRow]) -> list[_Version]:
-    """Return the versions that the entries hold, each with its merged vector."""
+    """Return the versions that the entries hold, each with its merged vector.
+
+    An entry may join versions: one with a hash agrees by content with some, by vector with others.
+    """
     versions: list[_Version] = []
     for entry in entries:
+        joined = _Version(Vector(entry.vector), [entry])
+        apart = []
         for version in versions:
             if any(same_version(entry, other) for other in version.entries):
-                version.entries.append(entry)
-                version.vector = merge((version.vector, Vector(entry.vector)))
-                break
-        else:
-            versions.append(_Version(Vector(entry.vector), [entry]))
+                joined.vector = merge((version.vector, joined.vector))
+                joined.entries = [*version.entries, *joined.entries]
+            else:
+                apart.append(version)
+        versions = [*apart, joined]
     return versions
 
 
@@ -176,12 +181,15 @@ def _preferred(live: list[_Version]) -> _Version:
 
 
 def _representative(version: _Version) -> EntryRow:
-    """Return the entry whose metadata is shown: of the newest vector, hashed first, then the latest."""
-    best = version.entries[0]
-    for entry in version.entries[1:]:
-        order = compare(Vector(entry.vector), Vector(best.vector))
-        if order is Order.DESCENDS or (order is not Order.PRECEDES and _rank(entry) > _rank(best)):
-            best = entry
+    """Return the entry whose metadata is shown: of the newest vectors the hashed one, then the latest."""
+    newest = [
+        entry
+        for entry in version.entries
+        if not any(
+            compare(Vector(entry.vector), Vector(other.vector)) is Order.PRECEDES for other in version.entries
+        )
+    ]
+    best = max(newest, key=_rank)
     if best.kind == Kind.FILE and best.hash is None:
         known = next((entry.hash for entry in version.entries if entry.hash is not None), None)
         best = best._replace(hash=known)
