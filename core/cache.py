@@ -166,7 +166,8 @@ class ArenaCache:
         return [
             EntryRow(*row)
             for row in self.conn.execute(
-                "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target FROM entry WHERE node = ?",
+                "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target"
+                " FROM entry WHERE node = ?",
                 (node,),
             )
         ]
@@ -174,7 +175,8 @@ class ArenaCache:
     def local_entry(self, node: int) -> EntryRow | None:
         """Return this host's entry of a node."""
         row = self.conn.execute(
-            "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target FROM entry WHERE node = ? AND peer = 0",
+            "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target"
+            " FROM entry WHERE node = ? AND peer = 0",
             (node,),
         ).fetchone()
         return EntryRow(*row) if row else None
@@ -224,7 +226,8 @@ class ArenaCache:
     def refresh(self, node: int) -> None:
         """Choose the shown version of a node again and note what changed; inside `write`."""
         row = self.conn.execute(
-            "SELECT parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags FROM node WHERE id = ?",
+            "SELECT parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags"
+            " FROM node WHERE id = ?",
             (node,),
         ).fetchone()
         if row is None:
