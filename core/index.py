@@ -216,17 +216,30 @@ class Index:
             await trio.sleep(self._retry_s)
             return
         try:
-            self._datadir = self._make_datadir(root_fd)
+            datadir = await self._try_make_datadir(root_fd)
+            if datadir is None:
+                return
+            self._datadir = datadir
             was_offline, self._offline = self._offline, ""
             _log.info("%s: datadir %s is followed", self._config.name, self._path)
             if was_offline:
                 self._calls.online()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._check_now_and_then)
-                nursery.start_soon(self._datadir.run)
+                nursery.start_soon(datadir.run)
         finally:
             self._datadir = None
             os.close(root_fd)
+
+    async def _try_make_datadir(self, root_fd: int) -> Datadir | None:
+        try:
+            return self._make_datadir(root_fd)
+        except OSError as error:
+            hint = "run: sysctl fs.inotify.max_user_instances=1024"
+            reason = f"datadir {self._path} cannot be watched: {error.strerror}; {hint}"
+            self._go_offline(reason, emptied=False)
+            await trio.sleep(self._retry_s)
+            return None
 
     def _make_datadir(self, root_fd: int) -> Datadir:
         datadir = Datadir(

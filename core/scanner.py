@@ -34,7 +34,7 @@ STEP_DIRECTORIES = 16
 STEP_ROWS = 2000
 """LIMIT: directories and known rows that are fetched for one step."""
 
-RECORD_PATHS = 500
+RECORD_PATHS = 300
 """LIMIT: paths recorded without letting the engine's other tasks run."""
 
 UNWATCHED_S = 60.0

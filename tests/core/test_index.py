@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +19,7 @@ from inotify_simple import Event, flags
 from core.api import HashingRow
 from core.config import ArenaConfig
 from core.index import Index, IndexCalls
+from core.ports import Found, LocalRow
 from core.types import Kind, RelPath
 from core.watch import Noticed, Watcher
 from tests.fakes.local_store import MemoryStore
@@ -91,7 +93,7 @@ class Arena:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that has no event of its own."""
     with trio.fail_after(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - idle is computed, nothing announces it
             await trio.sleep(0.002)
 
 
@@ -454,6 +456,22 @@ async def test_a_rescan_of_one_directory(arena: Arena) -> None:
         await until(arena.is_in_step)
 
 
+@pytest.mark.trio
+async def test_without_any_inotify_instance_the_arena_is_offline_and_says_why(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Watcher) -> None:
+        raise OSError(24, "Too many open files")
+
+    arena.write("f")
+    with monkeypatch.context() as patched:
+        patched.setattr(Watcher, "__init__", refused)
+        async with arena.running() as index:
+            assert "max_user_instances" in index.offline
+    async with arena.running():
+        assert arena.is_in_step()
+
+
 # -- the engine's own changes
 
 
@@ -473,9 +491,7 @@ async def test_what_the_engine_does_while_it_holds_the_index_is_no_local_change(
         assert arena.is_in_step()
 
 
-def _found(name: str, found: os.stat_result):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from core.ports import Found
-
+def _found(name: str, found: os.stat_result) -> Found:
     mode = found.st_mode & 0o777
     return Found(RelPath(b""), name.encode(), Kind.FILE, found.st_size, found.st_mtime_ns, mode, found.st_ino)
 
@@ -641,7 +657,7 @@ async def test_an_unreadable_directory_is_told_once_and_loses_nothing(ordinary_u
         await until(arena.is_in_step)
 
 
-def _row(arena: Arena, path: bytes):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _row(arena: Arena, path: bytes) -> LocalRow:
     row = arena.store.local_row(RelPath(path))
     assert row is not None
     return row
@@ -790,3 +806,66 @@ async def test_deleting_less_than_half_goes_on_by_itself(arena: Arena) -> None:
         shutil.rmtree(arena.data / "d")
         await until(arena.is_in_step)
         assert arena.told.held == []
+
+
+# -- anything, in any order
+
+
+class Chaos:
+    """Random operations in a datadir, reproducible by their seed."""
+
+    NAMES = ("a", "b", "c", "d", "e")
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root = root
+        self.random = random.Random(seed)
+
+    def path(self) -> Path:
+        return self.root.joinpath(*self.random.choices(self.NAMES, k=self.random.randint(1, 3)))
+
+    def step(self) -> None:
+        operation = self.random.choice(
+            (self.write, self.write, self.rename, self.delete, self.mkdir, self.link)
+        )
+        try:
+            operation()
+        except OSError:
+            return  # not possible in this state
+
+    def write(self) -> None:
+        path = self.path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.random.randbytes(self.random.randint(0, 300)))
+
+    def rename(self) -> None:
+        self.path().rename(self.path())
+
+    def delete(self) -> None:
+        path = self.path()
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    def mkdir(self) -> None:
+        self.path().mkdir(parents=True)
+
+    def link(self) -> None:
+        os.symlink(self.random.choice(self.NAMES), self.path())
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_the_index_ends_with_what_is_there(arena: Arena, seed: int) -> None:
+    arena.write("keep")
+    chaos = Chaos(arena.data, seed)
+    async with arena.running() as index:
+        for _ in range(6):
+            for _ in range(40):
+                chaos.step()
+                if chaos.random.random() < 0.2:
+                    # Nothing is waited for: this spreads the operations over the debounce.
+                    await trio.sleep(chaos.random.random() * 0.01)
+            arena.write("keep")
+            await until(lambda: index.idle() and not index.offline)
+            assert arena.is_in_step(), f"seed {seed}"
