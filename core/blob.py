@@ -78,6 +78,12 @@ class Blob:
         """Make ``[start, end)`` readable: it is written and checked."""
         self.ranges = self.ranges.add(start, end)
 
+    def filled(self, row: BlobRow) -> None:
+        """Take over that the file was filled whole by `BlobStore.add_many`, as ``row`` says."""
+        self.ranges = self._recorded = row.ranges
+        self.verified = row.verified
+        self._disk_bytes = row.disk_bytes
+
     def charge(self, count: int) -> None:
         """Note ``count`` reserved bytes as this blob's; they are settled when it is recorded or closed."""
         self._reserved += count

@@ -61,8 +61,8 @@ class Disk(Protocol):
         """Open a regular file for reading and writing, no symlink followed; ``FileNotFoundError`` as is."""
         ...
 
-    def put(self, dir_fd: int, name: str, data: Buffer) -> None:
-        """Write a whole small file, replacing any; not flushed."""
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
+        """Write a whole small file, over an existing one, which is emptied first if ``cut``; not flushed."""
         ...
 
     def pread_into(self, fd: int, buffer: memoryview, offset: int) -> None:
@@ -136,7 +136,8 @@ def _translated(what: str) -> Iterator[None]:
 
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_PUT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_PUT = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_PUT_CUT = _PUT | os.O_TRUNC
 
 
 class LocalDisk:
@@ -162,11 +163,11 @@ class LocalDisk:
             raise StoreError(f"{name} is not a regular file", hint="remove it from the blob directory")
         return fd
 
-    def put(self, dir_fd: int, name: str, data: Buffer) -> None:
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
         """See `Disk`."""
         # No context manager here: this runs once for each of many thousand small files.
         try:
-            fd = os.open(name, _PUT, 0o600, dir_fd=dir_fd)
+            fd = os.open(name, _PUT_CUT if cut else _PUT, 0o600, dir_fd=dir_fd)
             try:
                 done = os.write(fd, data)
                 if done != len(data):

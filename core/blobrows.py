@@ -79,10 +79,14 @@ class BlobRows:
         record = self._conn.execute(f"{_SELECT} WHERE hash = ?", (content,)).fetchone()
         return None if record is None else _row(record)
 
-    def held(self, content: Hash) -> bool:
-        """Say whether a content is whole and verified; cheaper than `get`."""
+    def state(self, content: Hash) -> bool | None:
+        """Say whether a content is whole and verified, None if there is no row; cheaper than `get`."""
         record = self._conn.execute("SELECT verified FROM blob WHERE hash = ?", (content,)).fetchone()
-        return record is not None and bool(record[0])
+        return None if record is None else bool(record[0])
+
+    def held(self, content: Hash) -> bool:
+        """Say whether a content is whole and verified."""
+        return bool(self.state(content))
 
     def put_many(self, rows: Iterable[BlobRow]) -> None:
         """Insert or replace rows, in one transaction."""

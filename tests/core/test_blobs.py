@@ -11,7 +11,7 @@ import trio
 from core.blobrows import Area
 from core.blobs import BlobStore
 from core.byteranges import ByteRanges
-from core.errors import ChangedError, NoSpaceError, StoreError
+from core.errors import ChangedError, CorruptError, NoSpaceError, StoreError
 from core.types import Hash
 from tests.fakes.disks import CrashError, broken, full
 from tests.fakes.links import blocks_of, hash_of
@@ -144,6 +144,71 @@ async def test_removing_twice_at_once_counts_once_and_creating_waits_for_it(benc
         assert min(freed) == 0
         assert store.held(BIG_HASH)
         assert read(store, BIG_HASH) == BIG
+
+
+@pytest.mark.trio
+async def test_users_that_come_and_go_while_it_closes_lose_nothing(bench: Bench) -> None:
+    async with bench.opened() as store:
+
+        async def write(at: int) -> None:
+            blob = await store.create(BIG_HASH, len(BIG))
+            await trio.to_thread.run_sync(blob.write, at, BIG[at : at + 4096])
+            blob.add(at, min(len(BIG), at + 4096))
+            await store.release(blob)
+
+        async with trio.open_nursery() as nursery:
+            for at in range(0, len(BIG), 4096):
+                nursery.start_soon(write, at)
+                await trio.lowlevel.checkpoint()
+        row = bench.rows().get(BIG_HASH)
+        assert row is not None
+        assert row.complete
+        assert read(store, BIG_HASH) == BIG
+        assert store.quota.reserved_bytes == 0
+        assert await store.verify(BIG_HASH)
+
+
+@pytest.mark.trio
+async def test_a_small_file_that_was_here_in_part_is_completed_under_its_readers(bench: Bench) -> None:
+    async with bench.opened() as store:
+        blob = await store.create(BIG_HASH, len(BIG))
+        blob.write(0, BIG[:131072])
+        blob.add(0, 131072)
+        assert await store.add_many([(BIG_HASH, len(BIG), BIG)]) == [True]
+        assert os.pread(blob.fd, len(BIG), 0) == BIG
+        assert blob.held
+        await store.release(blob)
+        assert store.held(BIG_HASH)
+        assert store.quota.used_bytes == bench.file(BIG_HASH).stat().st_blocks * 512
+
+
+@pytest.mark.trio
+async def test_a_group_and_an_opener_of_the_same_content_do_not_cross(bench: Bench) -> None:
+    async with bench.opened() as store:
+        for content, size, data in ITEMS[:5]:
+
+            async def open_and_leave(content: Hash = content, size: int = size) -> None:
+                await store.release(await store.create(content, size))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_and_leave)
+                nursery.start_soon(store.add_many, [(content, size, data)])
+                nursery.start_soon(open_and_leave)
+            assert store.held(content)
+            assert read(store, content) == data
+
+
+@pytest.mark.trio
+async def test_a_size_that_was_announced_wrong_is_put_right(bench: Bench) -> None:
+    async with bench.opened() as store:
+        blob = await store.create(BIG_HASH, len(BIG) + 1)
+        blob.write(0, BIG[:131072])
+        blob.add(0, 131072)
+        await store.release(blob)
+        await fill(store, BIG)
+        assert read(store, BIG_HASH) == BIG
+        with pytest.raises(CorruptError):
+            await store.create(BIG_HASH, 5)
 
 
 @pytest.mark.trio

@@ -1,0 +1,91 @@
+"""Files that enter a blob store from the datadir, and leave it for the datadir, without being copied.
+
+Engine thread; a rename is done at once, a copy in a worker. The caller gives the other side as a
+directory descriptor and a name, opened safely.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+from core.blobrows import Area, BlobRow
+from core.blobshelf import Shelf, blob_name
+from core.blobspace import Space
+from core.byteranges import ByteRanges
+from core.errors import ChangedError
+from core.types import Hash
+
+
+class Exchange:
+    """Moves whole files in and out of one shelf."""
+
+    def __init__(self, shelf: Shelf, space: Space) -> None:
+        """Exchange files of ``shelf``."""
+        self._shelf, self._space = shelf, space
+
+    async def adopt(self, dir_fd: int, name: bytes, content: Hash, size: int, area: Area) -> None:
+        """See `BlobStore.adopt_file`."""
+        shelf = self._shelf
+        await shelf.settled([content])
+        disk_bytes = self._check(dir_fd, name, size)
+        if shelf.held(content):
+            shelf.disk.unlink(dir_fd, os.fsdecode(name))
+            return
+        await self._space.reserve(disk_bytes)
+        try:
+            shelf.disk.rename(dir_fd, name, shelf.root_fd, blob_name(content))
+        except FileNotFoundError as error:
+            raise ChangedError("the file is gone") from error
+        finally:
+            shelf.quota.release(disk_bytes)
+        self._adopted(content, size, disk_bytes, area)
+
+    def _check(self, dir_fd: int, name: bytes, size: int) -> int:
+        try:
+            facts = self._shelf.disk.facts_at(dir_fd, os.fsdecode(name))
+        except FileNotFoundError as error:
+            raise ChangedError("the file is gone") from error
+        if not facts.regular or facts.size != size:
+            raise ChangedError("the file is not what it was")
+        return facts.disk_bytes
+
+    def _adopted(self, content: Hash, size: int, disk_bytes: int, area: Area) -> None:
+        shelf = self._shelf
+        shelf.detach(content)  # what was fetched of it so far is replaced by the whole
+        old = shelf.rows.get(content)
+        whole, now_ns = ByteRanges.whole(size), shelf.now_ns()
+        shelf.rows.put_many([BlobRow(content, size, whole, True, area, disk_bytes, now_ns, shelf.epoch)])
+        shelf.epoch_used = True
+        shelf.quota.settle(disk_bytes - (old.disk_bytes if old else 0))
+
+    async def take(self, content: Hash, dir_fd: int, name: bytes) -> None:
+        """See `BlobStore.take_file`."""
+        shelf = self._shelf
+        self._check_held(content)
+        if content in shelf.open_blobs:  # its readers must not see what becomes of the real file
+            await self.copy(content, dir_fd, name)
+            await shelf.remove([content])
+            return
+        try:
+            shelf.disk.rename(shelf.root_fd, blob_name(content), dir_fd, name)
+        except FileNotFoundError as error:
+            shelf.forget([content])
+            raise ChangedError(f"content {content.hex()[:12]} is not held here any more") from error
+        shelf.forget([content])
+
+    async def copy(self, content: Hash, dir_fd: int, name: bytes) -> None:
+        """See `BlobStore.copy_file`."""
+        shelf = self._shelf
+        self._check_held(content)
+        size = shelf.row(content).size
+        fd = shelf.descriptor(content)
+        try:
+            await trio.to_thread.run_sync(shelf.disk.copy, fd, size, dir_fd, name, limiter=shelf.workers)
+        finally:
+            os.close(fd)
+
+    def _check_held(self, content: Hash) -> None:
+        if not self._shelf.held(content):
+            raise ChangedError(f"content {content.hex()[:12]} is not held here")

@@ -1,0 +1,200 @@
+"""What all parts of a blob store work on: its directory, rows, open blobs, and how one is taken away.
+
+Engine thread. `BlobStore` is the front; nothing else uses a shelf.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from core.blob import Blob, BlobParts
+from core.blobdisk import Disk
+from core.blobrows import BlobRow, BlobRows, BlockLists
+from core.config import DiskUsage
+from core.db import Connection, transaction
+from core.errors import ChangedError, StoreError
+from core.quota import Quota
+from core.types import Hash
+
+_log = logging.getLogger("realize.core.blobs")
+
+_FLUSHED = "blob_flushed"
+_MAX_USES = 4096
+"""LIMIT: last uses kept in memory before they are written."""
+
+
+def blob_name(content: Hash) -> str:
+    """Return the name of a blob's file below the blob directory."""
+    text = content.hex()
+    return f"{text[:2]}/{text}"
+
+
+class Shelf:
+    """The files and rows of one blob store.
+
+    Attributes:
+        open_blobs: Blobs that someone has open.
+        busy: Blobs whose file is being removed or written whole; the event is set when that is done.
+        epoch: Flush epoch that rows of small blobs get when they are written now.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        conn: Connection,
+        usage: DiskUsage,
+        now_ns: Callable[[], int],
+        workers: trio.CapacityLimiter,
+        disk: Disk,
+    ) -> None:
+        """Open ``directory``, creating it; see `BlobStore`."""
+        self.directory, self.conn, self.now_ns = directory, conn, now_ns
+        self.workers, self.disk = workers, disk
+        self.rows, self.block_lists = BlobRows(conn), BlockLists(conn)
+        self.root_fd = _open_root(directory)
+        self.quota = Quota(usage, lambda: disk.space(self.root_fd), self.rows.disk_bytes())
+        self.parts = BlobParts(disk, self.rows, self.quota, workers, self._sync_names)
+        self.open_blobs: dict[Hash, Blob] = {}
+        self.busy: dict[Hash, trio.Event] = {}
+        self._uses: dict[Hash, int] = {}
+        # No row written before this start has an epoch that a flush to come will name.
+        self.epoch = self.flushed + 2
+        self.epoch_used = False
+
+    @property
+    def flushed(self) -> int:
+        """The last epoch that is known to be on the disk."""
+        return self.rows.meta(_FLUSHED, 0)
+
+    async def flush(self) -> None:
+        """Write last uses, and flush the filesystem if small blobs were written since the last time."""
+        self.write_uses()
+        if not self.epoch_used:
+            return
+        flushed, self.epoch, self.epoch_used = self.epoch, self.epoch + 1, False
+        try:
+            await trio.to_thread.run_sync(self.disk.sync_all, self.root_fd, limiter=self.workers)
+        except BaseException:
+            self.epoch_used = True
+            raise
+        self.rows.set_meta(_FLUSHED, flushed)
+
+    def touch(self, content: Hash) -> None:
+        """Note that a blob is used now; written in batches."""
+        self._uses[content] = self.now_ns()
+        if len(self._uses) >= _MAX_USES:
+            self.write_uses()
+
+    def write_uses(self) -> None:
+        """Write the last uses that are in memory."""
+        if self._uses:
+            uses, self._uses = self._uses, {}
+            self.rows.touch_many(uses.items())
+
+    def row(self, content: Hash) -> BlobRow:
+        """Return the row of a content that is not busy.
+
+        Raises:
+            ChangedError: nothing of it is held.
+        """
+        row = None if content in self.busy else self.rows.get(content)
+        if row is None:
+            raise ChangedError(f"content {content.hex()[:12]} is not held here")
+        return row
+
+    def held(self, content: Hash) -> bool:
+        """Say whether a content is here whole and verified."""
+        return content not in self.busy and self.rows.held(content)
+
+    async def settled(self, contents: Sequence[Hash]) -> None:
+        """Wait until none of ``contents`` is busy."""
+        while busy := [self.busy[content] for content in contents if content in self.busy]:
+            await busy[0].wait()
+
+    @contextmanager
+    def occupied(self, contents: Sequence[Hash]) -> Iterator[None]:
+        """Make ``contents``, which are not, busy for the time of the context."""
+        done = trio.Event()
+        self.busy.update(dict.fromkeys(contents, done))
+        try:
+            yield
+        finally:
+            for content in contents:
+                self.busy.pop(content, None)
+            done.set()
+
+    def descriptor(self, content: Hash) -> int:
+        """Open the file of a blob; one that somebody removed is forgotten.
+
+        Raises:
+            ChangedError: the file is gone.
+            StoreError: it cannot be opened.
+        """
+        try:
+            return self.disk.open(self.root_fd, blob_name(content))
+        except FileNotFoundError as error:
+            _log.warning("the file of blob %s is gone; forgetting it", content.hex())
+            self.forget([content])
+            raise ChangedError(f"content {content.hex()[:12]} is not held here any more") from error
+
+    async def remove(self, contents: Sequence[Hash]) -> int:
+        """Remove blobs, open or not (those stay readable): file, then row. Returns the bytes freed."""
+        going = [content for content in dict.fromkeys(contents) if content not in self.busy]
+        going = [content for content in going if self.rows.get(content) is not None]
+        if not going:
+            return 0
+        with self.occupied(going):
+            for content in going:
+                self.detach(content)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._unlink, going, limiter=self.workers)
+            return self.forget(going)
+
+    def _unlink(self, contents: Sequence[Hash]) -> None:
+        for content in contents:
+            self.disk.unlink(self.root_fd, blob_name(content))
+
+    def detach(self, content: Hash) -> None:
+        """Let go of an open blob whose file goes: its users can read on, nothing is recorded any more."""
+        blob = self.open_blobs.pop(content, None)
+        if blob is not None:
+            blob.removed = True
+            blob.release_charge()
+
+    def forget(self, contents: Sequence[Hash]) -> int:
+        """Delete rows whose files are gone; returns the bytes that were counted for them."""
+        freed = 0
+        with transaction(self.conn):
+            for content in contents:
+                row = self.rows.get(content)
+                freed += row.disk_bytes if row is not None else 0
+                self._uses.pop(content, None)
+            self.rows.delete_many(contents)
+        self.quota.settle(-freed)
+        return freed
+
+    def _sync_names(self, content: Hash) -> None:
+        fd = os.open(content.hex()[:2], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.root_fd)
+        try:
+            self.disk.sync(fd)
+        finally:
+            os.close(fd)
+
+
+def _open_root(directory: Path) -> int:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        present = set(os.listdir(root_fd))
+        for first in range(256):
+            if f"{first:02x}" not in present:
+                os.mkdir(f"{first:02x}", 0o700, dir_fd=root_fd)
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be used: {error.strerror}", hint="check `workdir`") from error
+    return root_fd

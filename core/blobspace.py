@@ -1,0 +1,70 @@
+"""Making room in a blob store: reservations against the quota, and what is evicted for them.
+
+Engine thread. LRU over the trash, then the working area. INVARIANT: open blobs, and those that
+``may_evict`` refuses, are never taken; nothing is taken unless it makes enough room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from core.blobrows import Area
+from core.blobshelf import Shelf
+from core.errors import NoSpaceError
+from core.types import Hash
+
+_ORDER = (Area.PENDING, Area.WORKING)
+"""Areas that space is taken from, in this order (spec 4 §Blobs)."""
+
+
+class Space:
+    """Reserves and evicts for one shelf."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        may_evict: Callable[[Hash], bool],
+        evicted: Callable[[Sequence[tuple[Hash, int]]], None] | None,
+    ) -> None:
+        """Evict what ``may_evict`` allows; tell ``evicted`` ``(hash, bytes)`` of what went."""
+        self._shelf, self._may_evict, self._evicted = shelf, may_evict, evicted
+        self._room = trio.Lock()
+
+    async def reserve(self, count: int) -> None:
+        """See `BlobStore.reserve`."""
+        quota = self._shelf.quota
+        if not quota.shortage(count):
+            quota.reserve(count)
+            return
+        async with self._room:
+            while short := quota.shortage(count):
+                victims = self._victims(short)
+                if not victims:
+                    raise NoSpaceError(
+                        f"no room in the cache: {quota.reason(count)}, nothing can be evicted",
+                        hint="raise `disk_usage`, or unmark or evict something",
+                    )
+                await self._evict(victims)
+            quota.reserve(count)
+
+    def _victims(self, need: int) -> list[tuple[Hash, int]]:
+        """Return the least recently used blobs that free ``need`` bytes; none if there are not enough."""
+        shelf = self._shelf
+        shelf.write_uses()
+        victims: list[tuple[Hash, int]] = []
+        for area in _ORDER:
+            for content, disk_bytes in shelf.rows.oldest(area):
+                if content in shelf.open_blobs or content in shelf.busy or not self._may_evict(content):
+                    continue
+                victims.append((content, disk_bytes))
+                need -= disk_bytes
+                if need <= 0:
+                    return victims
+        return []
+
+    async def _evict(self, victims: Sequence[tuple[Hash, int]]) -> None:
+        await self._shelf.remove([content for content, _ in victims])
+        if self._evicted is not None:
+            self._evicted(victims)
