@@ -24,6 +24,7 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _MODE_MASK = 0o777
 """Set-id and sticky bits of a peer's file are not taken over."""
+_BLOB_MODE = 0o600
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = _libc.renameat2
@@ -108,6 +109,7 @@ class _Directories:
         self._root_fd = root_fd
         self._stack = stack
         self._fds: dict[bytes, int] = {b"": root_fd}
+        self.made: set[bytes] = set()
 
     def open(self, path: bytes) -> int:
         known = self._fds.get(path)
@@ -121,6 +123,7 @@ class _Directories:
             # RACE: someone else may make it at the same moment; that one is as good.
             with suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=at)
+                self.made.add(path)
             fd = open_beneath(self._root_fd, path, DIR_FLAGS)
         self._stack.callback(os.close, fd)
         self._fds[path] = fd
@@ -148,7 +151,7 @@ def _guarded(directories: _Directories, placement: Placement) -> Placed:
             case Kind.FILE:
                 return _place_file(at, name, placement)
             case Kind.DIR:
-                return _place_dir(at, name, placement)
+                return _place_dir(at, name, placement, made=placement.path in directories.made)
             case Kind.SYMLINK:
                 return _place_link(at, name, placement)
             case _:
@@ -163,38 +166,76 @@ def _place_file(at: int, name: bytes, placement: Placement) -> Placed:
     source = os.fsencode(placement.source)
     os.chmod(source, placement.mode & _MODE_MASK)
     os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns))
-    return _swap_in(at, name, placement, source)
+    placed = _swap_in(at, name, placement, source)
+    if not placed.ino and not placed.displaced:
+        os.chmod(source, _BLOB_MODE)
+    return placed
 
 
 def _swap_in(at: int, name: bytes, placement: Placement, source: bytes) -> Placed:
+    """Give ``source`` the name; it is where it was if that is not possible."""
     ino = os.lstat(source).st_ino
-    if placement.replaces is None or placement.displaced is None:
+    nothing_there = placement.replaces is None or _empty_directory_gone(at, name, placement.replaces)
+    if nothing_there or placement.displaced is None or placement.replaces is None:
         try:
             rename_noreplace(at, source, at, name)
         except FileExistsError:
             return Placed(changed=True)
         return Placed(ino=ino)
+    # INVARIANT: whenever the process dies, what waits under the displaced name goes to the trash by its
+    # content, and no file of the blob store holds anything else than its name says.
+    displaced = os.fsencode(placement.displaced)
+    rename_noreplace(at, source, at, displaced)
     try:
-        rename_exchange(at, source, at, name)
-    except FileNotFoundError:
-        # The file to be replaced is gone; its deletion is a change of the user's that comes first.
-        return Placed(changed=True)
-    if not placement.replaces.matches(os.lstat(source)):
-        # RACE: the user changed the file since it was indexed: his goes back where it was.
-        rename_exchange(at, source, at, name)
-        return Placed(changed=True)
-    os.rename(source, placement.displaced)
-    return Placed(ino=ino, displaced=True)
-
-
-def _place_dir(at: int, name: bytes, placement: Placement) -> Placed:
-    try:
-        os.mkdir(name, placement.mode & _MODE_MASK, dir_fd=at)
-        os.chmod(name, placement.mode & _MODE_MASK, dir_fd=at)
-    except FileExistsError:
-        if not stat.S_ISDIR(os.lstat(name, dir_fd=at).st_mode):
+        rename_exchange(at, displaced, at, name)
+    except OSError as error:
+        os.rename(displaced, source)
+        if error.errno == errno.ENOENT:
+            # The file to be replaced is gone; its deletion is a change of the user's that comes first.
             return Placed(changed=True)
-    return Placed(ino=os.lstat(name, dir_fd=at).st_ino)
+        raise
+    if placement.replaces.matches(os.lstat(displaced)):
+        return Placed(ino=ino, displaced=True)
+    try:
+        # RACE: the user changed the file since it was indexed: his goes back where it was.
+        rename_exchange(at, displaced, at, name)
+    except FileNotFoundError:
+        # RACE: and he deleted what had got the name meanwhile: that stands, and his file is in the trash.
+        return Placed(changed=True, displaced=True)
+    os.rename(displaced, source)
+    return Placed(changed=True)
+
+
+def _empty_directory_gone(at: int, name: bytes, replaces: Identity) -> bool:
+    """Remove the indexed directory that something else replaces; says whether there was one.
+
+    Raises:
+        OSError: ENOTEMPTY, it has something in it: that is dealt with first.
+    """
+    with suppress(FileNotFoundError):
+        found = os.lstat(name, dir_fd=at)
+        if stat.S_ISDIR(found.st_mode) and replaces.matches(found):
+            os.rmdir(name, dir_fd=at)
+            return True
+    return False
+
+
+def _place_dir(at: int, name: bytes, placement: Placement, *, made: bool) -> Placed:
+    displaced = False
+    try:
+        os.mkdir(name, dir_fd=at)
+    except FileExistsError:
+        found = os.lstat(name, dir_fd=at)
+        if not stat.S_ISDIR(found.st_mode):
+            taken = _take_out(at, name, placement)
+            if not taken.displaced:
+                return taken
+            displaced = True
+            os.mkdir(name, dir_fd=at)
+        elif not made:
+            return Placed(ino=found.st_ino)
+    os.chmod(name, placement.mode & _MODE_MASK, dir_fd=at)
+    return Placed(ino=os.lstat(name, dir_fd=at).st_ino, displaced=displaced)
 
 
 def _place_link(at: int, name: bytes, placement: Placement) -> Placed:
@@ -203,10 +244,12 @@ def _place_link(at: int, name: bytes, placement: Placement) -> Placed:
         os.utime(name, ns=(placement.mtime_ns, placement.mtime_ns), dir_fd=at, follow_symlinks=False)
         return Placed(ino=os.lstat(name, dir_fd=at).st_ino)
     source = os.fsencode(placement.displaced) + b".new"
+    with suppress(FileNotFoundError):
+        os.unlink(source)
     os.symlink(placement.target, source)
     os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns), follow_symlinks=False)
     placed = _swap_in(at, name, placement, source)
-    if not placed.ino:
+    if not placed.ino and not placed.displaced:
         os.unlink(source)
     return placed
 

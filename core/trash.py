@@ -11,15 +11,18 @@ from blake3 import blake3
 
 from core.blobrows import Area
 from core.blobs import BlobStore
-from core.errors import NoSpaceError
+from core.errors import ChangedError, StoreError
 from core.types import Hash
 
 _log = logging.getLogger("realize.core.trash")
 
 
-def displaced_name(content: bytes | None, node: int) -> str:
-    """Return the name under which a file taken out of the datadir waits in the work directory."""
-    return f"old-{content.hex() if content else 'unhashed'}-{node}"
+def displaced_name(content: bytes | None, node: int, counter: int) -> str:
+    """Return the name under which a file taken out of the datadir waits in the work directory.
+
+    ``counter`` makes it one that was never used: what lies there must not be replaced.
+    """
+    return f"old-{content.hex() if content else 'unhashed'}-{node}-{counter}"
 
 
 async def adopt_displaced(blobs: BlobStore, path: Path) -> None:
@@ -27,14 +30,19 @@ async def adopt_displaced(blobs: BlobStore, path: Path) -> None:
 
     The content is hashed again: it may have been unhashed, or changed by a writer that had it open.
     """
-    found = await trio.to_thread.run_sync(_hash, path)
+    try:
+        found = await trio.to_thread.run_sync(_hash, path)
+    except OSError as error:
+        _log.warning("%s stays in the work directory: %s", path, error.strerror)
+        return
     if found is None:
         return
     content, size = found
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         await blobs.adopt_file(parent, os.fsencode(path.name), content, size, Area.PENDING)
-    except NoSpaceError as error:
+    except (StoreError, ChangedError) as error:
+        # Full, or still written to by a program that has it open; tried again at the next start.
         _log.warning("%s stays in the work directory: %s", path, error)
     finally:
         os.close(parent)
@@ -47,6 +55,7 @@ def _hash(path: Path) -> tuple[Hash, int] | None:
         return None
     if not path.is_file():
         return None
+    path.chmod(0o600)
     hasher = blake3()
     hasher.update_mmap(path)
     return Hash(hasher.digest()), path.stat().st_size
