@@ -7,7 +7,9 @@ replaced or deleted file goes to the trash. Engine thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
+from core.errors import RealizeError
 from core.events import FileChange, FilesChanged
 from core.history import Op
 from core.paths import join
@@ -45,6 +48,7 @@ class Realizer:
         """Work on ``arena``, which has a datadir."""
         self._arena = arena
         self._limiter = trio.CapacityLimiter(2)
+        self._turn = trio.Lock()
 
     async def carry_out(self, works: Sequence[tuple[Work, Action]]) -> list[Outcome]:
         """Do what was decided for each node; nodes that cannot be done do not stop the others."""
@@ -52,51 +56,84 @@ class Realizer:
         if datadir is None or self._arena.offline:
             return [Outcome(work, self._arena.offline or "the arena has no datadir") for work, _ in works]
         plain = [item for item in works if item[1] is not Action.ADJUST]
-        outcomes = await self._place_all(datadir, plain) if plain else []
-        for work, action in works:
-            if action is Action.ADJUST:
-                outcomes.append(await self._adjust(datadir, work))
+        # One batch at a time: two may want the same blob's file.
+        async with self._turn:
+            outcomes = await self._place_all(datadir, plain) if plain else []
+            for work, action in works:
+                if action is Action.ADJUST:
+                    outcomes.append(await self._adjust(datadir, work))
         return outcomes
 
     def _path(self, work: Work) -> RelPath:
         return join(self._arena.cache.tree.directory_path(work.parent), work.name)
 
     async def _place_all(self, datadir: Path, works: Sequence[tuple[Work, Action]]) -> list[Outcome]:
-        placements = [await self._placement(work, action) for work, action in works]
+        outcomes: list[Outcome] = []
+        placements: list[Placement] = []
+        ready: list[tuple[Work, Action]] = []
+        shared = _repeated(work.hash for work, action in works if action is Action.REALIZE)
+        for work, action in self._in_order(works):
+            try:
+                placements.append(await self._placement(work, action, shared))
+            except RealizeError as error:
+                outcomes.append(Outcome(work, str(error)))
+            else:
+                ready.append((work, action))
         # The index must not take what is placed for a change by the user, and a cancelled churten must
         # not leave the database behind the disk.
         async with self._arena.exclusive():
             with trio.CancelScope(shield=True):
-                placed = await trio.to_thread.run_sync(place, datadir, placements, limiter=self._limiter)
-                outcomes = self._record(works, placements, placed)
+                try:
+                    placed = await trio.to_thread.run_sync(place, datadir, placements, limiter=self._limiter)
+                except OSError as error:
+                    placed = [Placed(error=error)] * len(placements)
+                outcomes += self._record(ready, placements, placed)
         for placement, result in zip(placements, placed, strict=True):
             if result.displaced and placement.displaced is not None:
                 await adopt_displaced(self._arena.blobs, placement.displaced)
+            if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
+                placement.source.unlink(missing_ok=True)
         return outcomes
 
-    async def _placement(self, work: Work, action: Action) -> Placement:
+    def _in_order(self, works: Sequence[tuple[Work, Action]]) -> list[tuple[Work, Action]]:
+        """Return deletions first, what is in a directory before the directory itself."""
+        gone = [item for item in works if item[1] is Action.DELETE]
+        gone.sort(key=lambda item: self._path(item[0]).count(b"/"), reverse=True)
+        return gone + [item for item in works if item[1] is not Action.DELETE]
+
+    async def _placement(self, work: Work, action: Action, shared: dict[Hash, int]) -> Placement:
         path = self._path(work)
         replaces = displaced = None
         if work.entry is not None and work.entry.holding == Holding.REAL:
             replaces = Identity(work.entry.size, work.entry.mtime_ns, work.ino)
-            displaced = self._arena.work_path / displaced_name(work.entry.hash, work.node)
+            displaced = self._arena.work_path / displaced_name(work.entry.hash, work.node, work.counter)
         if action is Action.DELETE:
             return Placement(path, Kind.NONE, 0, 0, replaces=replaces, displaced=displaced)
         source = None
         if work.kind is Kind.FILE and work.hash is not None:
-            source = await self._source(work, work.hash)
+            source = await self._source(work, work.hash, shared)
         return Placement(
             path, work.kind, work.mtime_ns, work.mode, source, work.target or b"", replaces, displaced
         )
 
-    async def _source(self, work: Work, content: Hash) -> Path:
-        """Return the file to rename into the datadir: the blob's own, or a copy while it is being read."""
+    async def _source(self, work: Work, content: Hash, shared: dict[Hash, int]) -> Path:
+        """Return the file to rename into the datadir: the blob's own, or a copy while others need that.
+
+        ``shared`` counts those of the batch that still have to get the content.
+
+        Raises:
+            ChangedError: the blob is gone.
+            StoreError: it cannot be copied.
+        """
         blobs = self._arena.blobs
-        if not blobs.is_open(content):
+        left = shared[content] = shared.get(content, 1) - 1
+        if not left and not blobs.is_open(content) and not self._arena.cache.is_cached(content, work.node):
             return blobs.file_path(content)
         copy = self._arena.work_path / f"new-{work.node}-{work.counter}"
         at = os.open(copy.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            with suppress(FileNotFoundError):
+                os.unlink(copy)
             await blobs.copy_file(content, at, os.fsencode(copy.name))
         finally:
             os.close(at)
@@ -122,7 +159,7 @@ class Realizer:
                     self._record_deleted(work)
                 else:
                     self._record_real(work, result)
-                if placement.source is not None and work.hash is not None:
+                if work.hash is not None and placement.source == arena.blobs.file_path(work.hash):
                     taken.append(work.hash)
                 if work.kind is not Kind.DIR:
                     changed.setdefault(_what(action, result), []).append((placement.path, work))
@@ -167,6 +204,9 @@ class Realizer:
         cache.put_entry(work.node, entry)
         cache.history.append(work.node, Op.DROP)
         cache.refresh(work.node)
+        above = cache.local_entry(work.parent)
+        if above is not None and above.holding == Holding.REAL and not cache.shown(work.parent).local:
+            cache.mark_dirty([work.parent])  # it may be empty now, which it must be to go
 
     async def _adjust(self, datadir: Path, work: Work) -> Outcome:
         if work.entry is None:
@@ -187,6 +227,10 @@ class Realizer:
                 self._record_real(work, result)
                 self._arena.work.finish([work])
         return Outcome(work)
+
+
+def _repeated(contents: Iterable[Hash | None]) -> dict[Hash, int]:
+    return {content: count for content, count in Counter(contents).items() if content and count > 1}
 
 
 def _what(action: Action, result: Placed) -> FileChange:
