@@ -70,6 +70,8 @@ class Arena:
         self.events = events
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
+        self.looked_at = trio.Event()
+        """Set once it is known whether the datadir is in its place; nothing is put there before."""
         self._make_directories()
         self.lock = DirectoryLock(config.workdir / "lock")
         self.db_path = config.workdir / "arena.db"
@@ -95,6 +97,8 @@ class Arena:
         self.index: Index | None = None
         if config.datadir is not None:
             self.index = Index(config, self.local, self._index_calls())
+        else:
+            self.looked_at.set()
 
     def _make_directories(self) -> None:
         try:
@@ -113,10 +117,15 @@ class Arena:
     def _index_calls(self) -> IndexCalls:
         def offline(reason: str) -> None:
             self.offline = reason
+            self.looked_at.set()
             self.events.emit(ArenaChanged(arena=self.name, online=False, reason=reason))
 
         def online() -> None:
-            self.offline = ""
+            was_offline, self.offline = self.offline, ""
+            self.looked_at.set()
+            if was_offline:
+                with self.cache.write():
+                    self.cache.mark_dirty([self.cache.root], subtree=True)  # what was left undone
             self.events.emit(ArenaChanged(arena=self.name, online=True))
 
         def progress(row: HashingRow) -> None:

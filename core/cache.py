@@ -52,9 +52,7 @@ class ArenaCache:
             self.history.ensure_uuid()
             inodes.save()
         self.marks = Marks(conn, self.tree, default_mark)
-        self._peer_ids: dict[PeerKey, int] = {
-            PeerKey(key): id_ for id_, key in conn.execute("SELECT id, key FROM peer")
-        }
+        self._peer_ids = self._load_peers()
         row = conn.execute("SELECT coalesce(max(counter), 0) FROM dirty").fetchone()
         self._counter = int(row[0]) if row else 0
         self._changes: Changes | None = None
@@ -83,6 +81,7 @@ class ArenaCache:
             self.history.rolled_back()
             self.tree.moved()
             self.marks.changed()
+            self._peer_ids = self._load_peers()
             raise
         finally:
             self._changes = None
@@ -107,6 +106,9 @@ class ArenaCache:
         return self._inodes.allocate()
 
     # -- peers
+
+    def _load_peers(self) -> dict[PeerKey, int]:
+        return {PeerKey(key): id_ for id_, key in self.conn.execute("SELECT id, key FROM peer")}
 
     def peer_id(self, key: PeerKey) -> int:
         """Return the number of a peer, made on first use (inside `write` then)."""
@@ -233,9 +235,10 @@ class ArenaCache:
         if row is None:
             raise KeyError(node)
         parent, name, before = row[0], row[1], Shown(*row[2:])
-        after = choose(self.entries(node))
+        entries = self.entries(node)
+        after = choose(entries)
         if after.kind == Kind.NONE and (node == self.root or self._has_visible_child(node)):
-            after = after._replace(kind=int(Kind.DIR), mode=before.mode or _IMPLICIT_MODE)
+            after = after._replace(kind=int(Kind.DIR), mode=_IMPLICIT_MODE)
         if after.local == Holding.REAL:
             after = after._replace(flags=after.flags | before.flags & Flag.UNREADABLE)
         if after == before:
@@ -246,6 +249,8 @@ class ArenaCache:
             (*after, node),
         )
         self.note_change(node, parent, name, before.kind, after.kind)
+        if not after.local and any(entry.peer == LOCAL_PEER for entry in entries):
+            self.mark_dirty([node])  # superseded here: it is to be replaced, to go, or to come back
 
     def note_change(self, node: int, parent: int, name: bytes, before: int, after: int) -> None:
         """Record in the running `Changes` that a node was rewritten; keeps directories visible."""
@@ -317,6 +322,15 @@ class ArenaCache:
                 self.history.append(node, Op.AVAILABLE)
                 self.changes.nodes.add(node)
                 self.changes.touched.add(self.tree.parent_and_name(node)[0])
+
+    def is_cached(self, content: bytes, besides: int) -> bool:
+        """Say whether a node other than ``besides`` is cached by the blob of a content."""
+        row = self.conn.execute(
+            "SELECT 1 FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL AND holding = ?"
+            " AND node <> ? LIMIT 1",
+            (content, int(Holding.CACHED), besides),
+        ).fetchone()
+        return row is not None
 
     def drop_cached(self, content: bytes) -> list[int]:
         """Record that the blob of a content is gone; returns the nodes that were cached by it."""

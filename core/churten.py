@@ -177,6 +177,7 @@ class _ArenaRunner:
 
     async def run(self) -> None:
         self.active.clear()
+        await self.arena.looked_at.wait()
         async with trio.open_nursery() as nursery:
             cursor = 0
             while True:
@@ -254,6 +255,7 @@ class _ArenaRunner:
                 flags=work.flags,
                 has_datadir=arena.datadir is not None and not arena.offline,
                 same_meta=entry is None or _same_meta(work, entry.mode, entry.mtime_ns),
+                implicit=_is_implicit(work),
             )
         )
 
@@ -464,6 +466,17 @@ def _same_meta(work: Work, mode: int, mtime_ns: int) -> bool:
         return True
     same_mode = (work.mode ^ mode) & 0o777 == 0
     return same_mode and (work.kind is Kind.DIR or work.mtime_ns == mtime_ns)
+
+
+def _is_implicit(work: Work) -> bool:
+    entry = work.entry
+    return (
+        entry is not None
+        and work.kind is Kind.DIR
+        and entry.kind == Kind.DIR
+        and entry.holding == Holding.REAL
+        and work.local != Holding.REAL
+    )
 
 
 def _groups(works: Sequence[Work]) -> list[list[Work]]:

@@ -47,15 +47,17 @@ class Case:
     has_datadir: bool
     same_meta: bool = True
     """Mode and mtime of the real file are those of the shown version."""
+    implicit: bool = False
+    """A real directory that was deleted elsewhere, shown because something is still in it."""
 
 
 def decide(case: Case) -> Action:
     """Return what to do next; called again after each step until it is NOTHING."""
     real = case.local_holding == Holding.REAL
-    if case.flags & Flag.CONFLICT:
+    if case.flags & Flag.CONFLICT or case.implicit:
         return Action.NOTHING
     if case.kind is Kind.NONE:
-        return Action.DELETE if real else Action.NOTHING
+        return Action.DELETE if real and case.has_datadir else Action.NOTHING
     if case.has_datadir and (case.mark is Mark.OWN or real):
         return _real_wanted(case)
     if case.mark is Mark.WATCH or case.kind is not Kind.FILE or case.shown_local:
