@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.announce import Batch
-from core.errors import NetError, PathNotFoundError, RealizeError
+from core.errors import NetError, PathNotFoundError, RealizeError, StoreError
 from core.events import TreeChanged
 from core.ports import PeerLink
 from core.types import PeerKey
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("realize.core.subscriptions")
 
 _ACK_PERSIST_S = 5.0
+_STORE_RETRY_S = 5.0
 
 
 class Subscriptions:
@@ -87,18 +88,30 @@ class Subscriptions:
                     nursery.start_soon(self._follow, link, self._arenas[name])
 
     async def _follow(self, link: PeerLink, arena: Arena) -> None:
-        uuid, seq = arena.cache.position(link.key)
-        try:
-            async with link.subscribe(arena.name, uuid, seq) as batches:
-                async for batch in batches:
-                    self._apply(link, arena, batch)
-                    await link.acknowledge(arena.name, batch.uuid, batch.seq)
-        except NetError as error:
-            _log.debug("subscription to %s of %s ended: %s", arena.name, link.name, error)
+        """Follow one arena of a peer; again from what is stored if that could not be written."""
+        while True:
+            uuid, seq = arena.cache.position(link.key)
+            try:
+                async with link.subscribe(arena.name, uuid, seq) as batches:
+                    async for batch in batches:
+                        self._apply(link, arena, batch)
+                        if batch.phase.ends_listing:  # the parts of a listing carry the number of its end
+                            await link.acknowledge(arena.name, batch.uuid, batch.seq)
+            except StoreError as error:
+                self._current.discard((link.key, arena.name))
+                _log.warning("what %s says of %s cannot be stored: %s", link.name, arena.name, error)
+                await trio.sleep(_STORE_RETRY_S)
+            except NetError as error:
+                _log.debug("subscription to %s of %s ended: %s", arena.name, link.name, error)
+                return
+            else:
+                return
 
     def _apply(self, link: PeerLink, arena: Arena, batch: Batch) -> None:
         try:
             arena.remote.apply(link.key, link.name, batch)
+        except StoreError:
+            raise
         except RealizeError as error:
             self.rejected += 1
             _log.warning("a batch about %s from %s was not applied: %s", arena.name, link.name, error)
