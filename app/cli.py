@@ -60,7 +60,7 @@ def _root(
         typer.Option(
             metavar="LEVEL",
             help="error, warning, info or debug, also by logger: info,realize.net=debug."
-            "  [default: $REALIZE_LOG, else warning; info for the daemon]",
+            "  [default: $REALIZE_LOG, else error; info for the daemon]",
         ),
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log lines are JSON objects.")] = False,
@@ -75,6 +75,8 @@ def _root(
     from app import logs
 
     logs.check_level(log_level)
+    # What goes wrong in a command is its error; a log of it would only say so twice.
+    logs.configure(log_level, as_json=log_json, default="error")
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(2)

@@ -78,14 +78,28 @@ def _unstyled(text: str) -> str:
     return text
 
 
-def table(rows: Iterable[Sequence[str]], *, head: Sequence[str] = (), right: Sequence[int] = ()) -> None:
-    """Print rows in aligned columns; ``right`` are the columns aligned to the right."""
+def table(
+    rows: Iterable[Sequence[str]],
+    *,
+    head: Sequence[str] = (),
+    right: Sequence[int] = (),
+    least: Sequence[int] = (),
+) -> None:
+    """Print rows in aligned columns.
+
+    Args:
+        rows: as many cells in each.
+        head: names of the columns.
+        right: numbers of the columns aligned to the right.
+        least: least cells of the first columns, so that several tables in a row look like one.
+    """
     body = [list(row) for row in rows]
     if head:
         body.insert(0, [styled(name, "dim") for name in head])
     if not body:
         return
     widths = [max(width(row[column]) for row in body) for column in range(len(body[0]))]
+    widths[: len(least)] = map(max, widths, least)
     for row in body:
         cells = [
             _padded(cell, widths[column], to_the_right=column in right) for column, cell in enumerate(row)

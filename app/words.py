@@ -80,3 +80,8 @@ def ago(ns: int, now_ns: int) -> str:
         return "now"
     text = human_duration(abs(int(distance_s)))
     return f"{text} ago" if distance_s > 0 else f"in {text}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: ``1 file``, ``2 files``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

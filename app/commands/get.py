@@ -46,7 +46,7 @@ class _Tally:
         total = sum(step.bytes_total for step in self.under_way.values())
         now = shown_path(next(iter(self.under_way))) if self.under_way else ""
         sizes = f"{words.human_bytes(self.bytes + done)} of {words.human_bytes(self.bytes + total)}"
-        return f"↓ {self.files} files, {sizes}  {now}"
+        return f"↓ {words.counted(self.files, 'file')}, {sizes}  {now}"
 
     def outcome(self) -> RealizeError | None:
         """Return the error that the command ends with, None when every file came."""
@@ -95,7 +95,7 @@ def _get(context: typer.Context, paths: Paths, as_json: Json = False) -> None:
     if outcome is not None:
         raise outcome
     if not as_json:
-        print(f"{tally.files} files, {words.human_bytes(tally.bytes)}: all here")
+        print(f"{words.counted(tally.files, 'file')}, {words.human_bytes(tally.bytes)}: all here")
 
 
 def _step_json(step: GetProgress) -> dict[str, object]:

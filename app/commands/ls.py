@@ -24,6 +24,8 @@ _KINDS = {Kind.FILE: "file", Kind.DIR: "dir", Kind.SYMLINK: "symlink", Kind.NONE
 _TYPE_BITS = {Kind.FILE: stat.S_IFREG, Kind.SYMLINK: stat.S_IFLNK}
 _NS = 1_000_000_000
 _HASH_DIGITS = 12
+_LEAST = (13, 6, 5)
+"""Cells of the longest state, size and mark: pages and directories line up with each other."""
 
 
 def register(root: typer.Typer) -> None:
@@ -131,8 +133,10 @@ def _json_page(entries: list[Entry]) -> None:
 def _table_page(*, long: bool, full: bool) -> Callable[[list[Entry]], None]:
     def show(entries: list[Entry]) -> None:
         rows = [_row(entry, long=long, full=full) for entry in entries]
-        sizes = [3] if long else [1]
-        output.table(rows, right=sizes)
+        if long:
+            output.table(rows, right=[2], least=(10, *_LEAST))
+        else:
+            output.table(rows, right=[1], least=_LEAST)
 
     return show
 
@@ -148,7 +152,7 @@ def _row(entry: Entry, *, long: bool, full: bool) -> list[str]:
         return [state, size, mark, name, holders]
     mode = stat.filemode(_TYPE_BITS.get(entry.kind, stat.S_IFDIR) | entry.mode)
     digest = entry.hash.hex()[:_HASH_DIGITS] if entry.hash else ""
-    return [mode, state, mark, size, _local_time(entry.mtime_ns), digest, name, holders]
+    return [mode, state, size, mark, _local_time(entry.mtime_ns), digest, name, holders]
 
 
 def _shown_name(entry: Entry, *, full: bool) -> str:

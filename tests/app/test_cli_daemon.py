@@ -294,7 +294,7 @@ def test_mark_get_goes_on_past_paths_that_have_none(realize: Realize) -> None:
 def test_get_fetches_and_says_so(realize: Realize, api: FakeApi) -> None:
     outcome = realize("get", "docs/notes/b.txt")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "1 files, 4.0 K: all here" in outcome.out
+    assert "1 file, 4.0 K: all here" in outcome.out
     (step,) = realize("get", "docs/notes/b.txt", "--json").lines
     assert step == {
         "path": "docs/notes/b.txt",

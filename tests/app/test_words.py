@@ -1,6 +1,6 @@
 import pytest
 
-from app.words import ago, glyph, human_bytes, human_duration, human_rate, label, word
+from app.words import ago, counted, glyph, human_bytes, human_duration, human_rate, label, word
 from core.types import FileState
 
 
@@ -73,3 +73,7 @@ def test_times_are_told_from_now() -> None:
     assert ago(0, 12 * second) == "12 s ago"
     assert ago(0, second // 2) == "now"
     assert ago(5 * second, 0) == "in 5 s"
+
+
+def test_a_noun_follows_its_number() -> None:
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
