@@ -292,18 +292,28 @@ class _ArenaRunner:
     async def _small_job(self, works: Sequence[Work]) -> None:
         job = self._board.begin(self._at(works[0]), "download", len(works), sum(w.size for w in works))
         with self._ended_if_cancelled(job):
-            lost = [work for work in works if not self._links(work)]
-            wanted = [work for work in works if self._links(work)]
-            for work in lost:
-                self.queue.fail(work, NO_HOLDER, self._now_ns(), wait_for_peer=True)
-            if not wanted:
-                self._board.end(job, "failed", NO_HOLDER)
-                return
-            await self._fetch_small(job, wanted)
+            problems = []
+            for links, group in self._by_holders(works):
+                job.peers = tuple(link.name for link in links)
+                if links:
+                    problems.append(await self._fetch_small(job, links, group))
+                    continue
+                for work in group:
+                    self.queue.fail(work, NO_HOLDER, self._now_ns(), wait_for_peer=True)
+                problems.append(NO_HOLDER)
+            problem = next(filter(None, problems), "")
+            self._board.end(job, "failed" if problem else "finished", problem)
 
-    async def _fetch_small(self, job: Job, works: Sequence[Work]) -> None:
-        links = self._links(works[0])
-        job.peers = tuple(link.name for link in links)
+    def _by_holders(self, works: Sequence[Work]) -> list[tuple[list[PeerLink], list[Work]]]:
+        """Return the works that the same peers hold together."""
+        groups: dict[tuple[str, ...], tuple[list[PeerLink], list[Work]]] = {}
+        for work in works:
+            links = self._links(work)
+            groups.setdefault(tuple(link.name for link in links), (links, []))[1].append(work)
+        return list(groups.values())
+
+    async def _fetch_small(self, job: Job, links: list[PeerLink], works: Sequence[Work]) -> str:
+        """Fetch and record small files that these peers hold; returns the first problem, "" for none."""
         by_hash: dict[Hash, list[Work]] = {}
         for work in works:
             if work.hash is not None:
@@ -317,8 +327,7 @@ class _ArenaRunner:
         except RealizeError as error:
             for work in works:
                 self._fail(work, error)
-            self._board.end(job, "failed", str(error))
-            return
+            return str(error)
         fetched: list[Work] = []
         problem = ""
         for content, failure in results.items():
@@ -329,7 +338,7 @@ class _ArenaRunner:
             for work in by_hash[content]:
                 self._fail(work, failure)
         await self._settle(fetched)
-        self._board.end(job, "failed" if problem else "finished", problem)
+        return problem
 
     async def _large_job(self, work: Work) -> None:
         job = self._board.begin(self._at(work), "download", 1, work.size)
