@@ -149,13 +149,15 @@ class Connection:
         self._incoming: dict[int, Incoming] = {}
         self._answers: dict[int, Answers] = {}
         self._scopes: dict[int, trio.CancelScope] = {}
-        self._slot_free = trio.Event()
+        self._slot_free = trio.lowlevel.ParkingLot()
         self._queues: tuple[deque[tuple[bytes, bytes | memoryview]], ...] = (deque(), deque())
         self._queued = [0, 0]
         self._room = trio.lowlevel.ParkingLot()
         self._work = trio.Event()
         self._sending = False
         self._hello_gathered = False
+        self._stopping = False
+        self._send_scope = trio.CancelScope()
         self._pong: int | None = None
         self._liveness = Liveness(0.0, 0.0)
         self._look = trio.Event()
@@ -190,7 +192,7 @@ class Connection:
             incoming.end(self._error)
         self._incoming.clear()
         self._greeted.set()
-        self._slot_free.set()
+        self._slot_free.unpark_all()
 
     async def _part(self) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _GOODBYE_S):
@@ -269,8 +271,7 @@ class Connection:
         """
         counted = not isinstance(request, messages.Subscribe)
         while counted and self._session.requests_open >= messages.REQUESTS_IN_FLIGHT and not self._error:
-            self._slot_free = trio.Event()
-            await self._slot_free.wait()
+            await self._slot_free.park()
         if self._error is not None:
             raise self._gone()
         request_id = self._session.ask(request)
@@ -342,7 +343,7 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while True:
+            while not self._stopping:
                 parts = self._gather()
                 if not parts:
                     self._work = trio.Event()
@@ -350,9 +351,11 @@ class Connection:
                     continue
                 self._room.unpark_all()
                 self._sending = True
-                with trio.move_on_after(_SEND_S) as slow:
+                # A frame that is cut cannot be followed by a goodbye: `_watch` gives it a moment.
+                deadline_s = trio.current_time() + _SEND_S
+                with trio.CancelScope(deadline=deadline_s, shield=True) as self._send_scope:
                     await self._send(parts)
-                if slow.cancelled_caught:
+                if self._send_scope.cancelled_caught:
                     raise DisconnectedError(f"{self.label} does not read", peer=self.label)
                 self._sending = False
                 self._tx.add(trio.current_time(), sum(map(len, parts)))
@@ -435,7 +438,7 @@ class Connection:
         incoming = self._incoming.pop(request_id, None)
         if incoming is not None:
             incoming.end(None if failure is None else self._remote_error(failure))
-        self._slot_free.set()
+        self._slot_free.unpark_all()
 
     def _measure(self, token: int) -> None:
         sent_s = self._pings.pop(token, None)
@@ -479,6 +482,13 @@ class Connection:
     # --- watching ---
 
     async def _watch(self) -> None:
+        try:
+            await self._look_after()
+        finally:
+            self._stopping = True
+            self._send_scope.deadline = trio.current_time() + _GOODBYE_S
+
+    async def _look_after(self) -> None:
         suspended_s = self._suspended_s()
         while True:
             now_s = trio.current_time()

@@ -23,7 +23,6 @@ from net import messages
 from net.answers import Answers
 from net.connection import Connection, Incoming
 from net.control_table import MAX_VALUE, METHODS, Method, error_of, parts_of
-from net.listener import accept_for_ever
 from net.messages import Hello, Request
 from net.unix_socket import connect_unix, listen_unix, peer_uid
 
@@ -46,6 +45,9 @@ class ControlServer:
         Raises:
             StoreError: another daemon answers at the socket, or it cannot be made.
         """
+        # Imported by the server alone: it brings the certificates along, which a client need not wait for.
+        from net.listener import accept_for_ever
+
         sock = await listen_unix(self._path)
         made = self._path.stat().st_ino
         try:
@@ -109,7 +111,6 @@ class ControlClient:
         """Make a client of the daemon at ``socket_path``; entering it connects."""
         self._path = socket_path
         self._connection: Connection | None = None
-        self._nursery_manager = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> Api:
@@ -126,7 +127,8 @@ class ControlClient:
             label=_DAEMON,
             remote_error=error_of,
         )
-        self._nursery = await self._nursery_manager.__aenter__()
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
         self._nursery.start_soon(self._connection.run)
         try:
             await self._connection.greeted()
@@ -144,7 +146,7 @@ class ControlClient:
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
         # The error is not shown to the nursery, which would wrap it in a group.
-        await self._nursery_manager.__aexit__(None, None, None)
+        await self._manager.__aexit__(None, None, None)
 
     @contextlib.asynccontextmanager
     async def _ask(

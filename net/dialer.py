@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from core.addresses import parse_address
 from core.errors import DisconnectedError
-from net.addresses import parse_address
 
 FIRST_S = 0.5
 """LIMIT: bound of the first pause (spec 5 §Connections)."""
@@ -45,9 +45,9 @@ async def open_stream(address: str) -> trio.SocketStream:
     Raises:
         DisconnectedError: none does, or the name does not resolve.
     """
-    target = parse_address(address)
+    host, port = parse_address(address)
     try:
-        return await trio.open_tcp_stream(target.host or "localhost", target.port)
+        return await trio.open_tcp_stream(host, port)
     except OSError as error:
         # trio raises one error for all addresses, with theirs as a group in its cause.
         raise DisconnectedError(f"cannot reach {address}: {_first_reason(error)}") from error

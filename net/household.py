@@ -22,7 +22,6 @@ from core.config import PeerConfig
 from core.errors import ConfigError, DisconnectedError, NetError, PathNotFoundError
 from core.ports import ContentProvider, Household, LinkStats
 from net import auth_log, listener
-from net.addresses import parse_address
 from net.clocks import suspended_s
 from net.dialer import Backoff, Dialer, open_stream
 from net.identity import Certificate, Identity, parse_certificate
@@ -142,7 +141,7 @@ class Peers:
         seen = {self._identity.fingerprint: "this host itself"}
         for config in configs:
             if config.address is not None:
-                parse_address(config.address)
+                listener.checked_address(config.address)
             certificate = parse_certificate(config.cert_pem, source=f"peer {config.name}")
             other = seen.setdefault(certificate.fingerprint, f"peer {config.name}")
             if other != f"peer {config.name}":

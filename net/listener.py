@@ -16,9 +16,9 @@ from typing import Any
 
 import trio
 
-from core.errors import NetError
+from core.addresses import ACCEPTED, parse_address
+from core.errors import ConfigError, NetError
 from net import auth_log
-from net.addresses import Address, parse_address
 
 _log = logging.getLogger("realize.net.listener")
 
@@ -38,6 +38,18 @@ Admit = Callable[[trio.SocketStream, str, Callable[[], None]], Awaitable[None]]
 ``authenticated()`` when it knows the peer, closes the stream, and raises nothing but bugs."""
 
 
+def checked_address(text: str) -> tuple[str, int]:
+    """Return host and port of an address of the config or the command line.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ConfigError([f"{text!r} is not an address: {error}"], hint=f"write {ACCEPTED}") from error
+
+
 async def open_sockets(text: str) -> list[trio.socket.SocketType]:
     """Bind every address, of both families, that ``text`` (``host:port``) stands for, on one port.
 
@@ -45,11 +57,9 @@ async def open_sockets(text: str) -> list[trio.socket.SocketType]:
         ConfigError: the text is not an address.
         NetError: the name does not resolve, or the port cannot be had.
     """
-    address = parse_address(text)
+    host, port = checked_address(text)
     try:
-        found = await trio.socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise NetError(f"cannot listen on {text}: {error.strerror or error}") from error
     targets = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
@@ -58,7 +68,7 @@ async def open_sockets(text: str) -> list[trio.socket.SocketType]:
             return await _bind_all(targets)
         except OSError as error:
             # RACE: with port 0 the port of the first family may be taken in the other: try another.
-            if address.port or error.errno != errno.EADDRINUSE or attempt == _PORT_TRIES - 1:
+            if port or error.errno != errno.EADDRINUSE or attempt == _PORT_TRIES - 1:
                 hint = "another program (or daemon) uses the port" if error.errno == errno.EADDRINUSE else ""
                 raise NetError(f"cannot listen on {text}: {error.strerror}", hint=hint) from error
     raise AssertionError("unreachable")
@@ -176,7 +186,7 @@ async def serve(sockets: Sequence[trio.socket.SocketType], admit: Admit) -> None
 
     def on_client(stream: trio.SocketStream, sockaddr: tuple[Any, ...]) -> None:
         host = str(sockaddr[0])
-        address = str(Address(host, sockaddr[1]))
+        address = f"[{host}]:{sockaddr[1]}" if ":" in host else f"{host}:{sockaddr[1]}"
         refusal = doorkeeper.refusal(host)
         if refusal:
             auth_log.rejected(address, refusal)
