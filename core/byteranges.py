@@ -38,7 +38,11 @@ class ByteRanges:
     @classmethod
     def whole(cls, size: int) -> ByteRanges:
         """Return the set of all bytes of a content of ``size`` bytes."""
-        return cls([(0, size)])
+        if size < 0:
+            raise ValueError("bad range")
+        ranges = cls()
+        ranges._ranges = ((0, size),) if size else ()
+        return ranges
 
     @classmethod
     def decode(cls, data: bytes) -> ByteRanges:
