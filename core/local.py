@@ -164,6 +164,15 @@ class LocalEntries:
         ).fetchone()
         return row[0] if row else None
 
+    def _take_moved_hash(self, node: Inode, item: Found) -> None:
+        """Take the hash from where a file was moved, when that is found out after it was recorded."""
+        content = self._moved_hash(item)
+        if content is not None:
+            parent = self._cache.tree.parent_and_name(node)[0]
+            path = join(item.directory, item.name)
+            found = Hashed(path, item.size, item.mtime_ns, item.ino, Hash(content), None)
+            self._set_hash(node, parent, None, 2, found)
+
     def _change(self, node: Inode, item: Found, quiet: bool) -> None:
         cache = self._cache
         row: Any = cache.conn.execute(
@@ -179,6 +188,8 @@ class LocalEntries:
             and row[6:] == (target, item.ino)
         ):
             self._clear_unreadable(node)
+            if row[5] is None:
+                self._take_moved_hash(node, item)
             return
         same_content = real and item.same_content and row[1] == item.kind and row[2] == item.size
         content = row[5] if same_content else self._moved_hash(item)
