@@ -112,9 +112,14 @@ def _padded(cell: str, cells: int, *, to_the_right: bool) -> str:
     return blanks + cell if to_the_right else cell + blanks
 
 
-def emit_json(value: object) -> None:
-    """Print one JSON value on a line; names that are not UTF-8 come out as escaped surrogates."""
-    print(json.dumps(value, ensure_ascii=True), flush=True)
+def emit_json(value: object, *, now: bool = False) -> None:
+    """Print one JSON value on a line; names that are not UTF-8 come out as escaped surrogates.
+
+    Args:
+        value: what to print.
+        now: more follows only after a while, and whoever reads is not to wait for it.
+    """
+    print(json.dumps(value, ensure_ascii=True), flush=now)
 
 
 def note(text: str) -> None:

@@ -104,15 +104,14 @@ def _datadir_is_there(section: Section, arena: ArenaConfig, *, offline_ok: bool)
     assert datadir is not None
     try:
         os.stat(datadir)
-    except FileNotFoundError:
-        if offline_ok and (arena.workdir / "arena.db").exists():
-            section.warn("datadir", f"{_name(datadir)} is missing; the arena is offline until it is back")
-        else:
-            what = f"the directory {_name(datadir)} does not exist"
-            section.bad("datadir", what, "an existing directory; left out: the arena only caches")
-        return False
     except OSError as error:
-        section.bad("datadir", f"{_name(datadir)} cannot be used: {error.strerror}", "a directory")
+        missing = isinstance(error, FileNotFoundError)
+        why = "does not exist" if missing else f"cannot be used: {error.strerror}"
+        if offline_ok and (arena.workdir / "arena.db").exists():
+            section.warn("datadir", f"{_name(datadir)} {why}; the arena is offline until it is back")
+        else:
+            what = f"the directory {_name(datadir)} {why}"
+            section.bad("datadir", what, "an existing directory; left out: the arena only caches")
         return False
     if not os.path.isdir(datadir):
         section.bad("datadir", f"{_name(datadir)} is not a directory", "an existing directory")

@@ -169,7 +169,7 @@ def _run(context: typer.Context, as_json: Json = False) -> None:
 
     def show(found: Jobs) -> None:
         if as_json:
-            output.emit_json(_as_json(found))
+            output.emit_json(_as_json(found), now=True)
         else:
             line.show(_summary(found))
 

@@ -80,7 +80,7 @@ def _get(context: typer.Context, paths: Paths, as_json: Json = False) -> None:
             async for step in steps:
                 tally.add(step)
                 if as_json:
-                    output.emit_json(_step_json(step))
+                    output.emit_json(_step_json(step), now=True)
                 else:
                     line.show(tally.line())
 

@@ -163,10 +163,10 @@ def is_mounted(path: Path) -> bool:
     """Say whether something is mounted at exactly ``path``, without touching it."""
     wanted = os.fsencode(os.path.join(os.path.realpath(path.parent), path.name))
     with open("/proc/self/mountinfo", "rb") as mounts:
-        return any(_unescaped(line.split(b" ")[4]) == wanted for line in mounts)
+        return any(unescaped(line.split(b" ")[4]) == wanted for line in mounts)
 
 
-def _unescaped(field: bytes) -> bytes:
+def unescaped(field: bytes) -> bytes:
     """Return a field of mountinfo with its octal escapes of blanks undone (proc_pid_mountinfo(5))."""
     for code, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
         field = field.replace(code, char)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app import words
 from app.doctor.check import Check
-from app.doctor.machine import _unescaped
+from app.doctor.machine import unescaped
 from core import db
 from core.config import ArenaConfig, Config
 from core.errors import StoreError
@@ -88,7 +88,7 @@ def filesystem_of(place: Path) -> str:
     with open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
             fields, _, rest = line.partition(b" - ")
-            point = _unescaped(fields.split(b" ")[4])
+            point = unescaped(fields.split(b" ")[4])
             inside = target == point or target.startswith(point.rstrip(b"/") + b"/")
             if inside and len(point) >= len(best):
                 best, kind = point, rest.split(b" ")[0].decode()

@@ -9,7 +9,6 @@ import pytest
 from app import logs
 from core.errors import UsageError
 
-
 Read = Callable[[], str]
 
 
