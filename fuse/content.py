@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.blobs import blob_name
+from core.blobshelf import blob_name
 from core.disk import READ_FLAGS, open_beneath, open_root
 from core.errors import ChangedError
 from core.loops import TrioThread

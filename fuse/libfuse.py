@@ -106,27 +106,28 @@ class Session:
         """Hook the next ``pyfuse3.init``; says whether it could. Once for a process."""
         if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
             return False
-        path = Path(pyfuse3.__file__)
+        path = Path(pyfuse3.__file__).resolve()
         try:
             slots = {name: import_slot(path, name.encode()) for name in _HOOKED}
             self._libfuse = ctypes.PyDLL("libfuse3.so.3")
-            hooks = {name: kind(make(kind((name, self._libfuse)))) for name, kind, make in self._hooks()}
-        except (OSError, ValueError, KeyError, AttributeError, StopIteration, struct.error) as error:
+            for name, kind, make in self._hooks():
+                hook = kind(make(kind((name, self._libfuse))))
+                self._keep.append(hook)
+                slots[name].write(ctypes.cast(hook, _Pointer).value or 0)
+        except (OSError, ValueError, KeyError, AttributeError, struct.error) as error:
             _log.info("libfuse cannot be hooked, listings are not cached: %s", error)
             return False
-        for name, hook in hooks.items():
-            self._keep.append(hook)
-            slots[name].value = ctypes.cast(hook, _Pointer).value or 0
         return True
 
     def _hooks(self) -> list[tuple[str, Any, Callable[..., Callable[..., int | None]]]]:
         return [
+            # This one first: without it the device must not be made non-blocking, alone it does no harm.
+            ("fuse_session_receive_buf", ctypes.PYFUNCTYPE(ctypes.c_int, _Pointer, _Pointer), self._receive),
             (
                 "fuse_session_new",
                 ctypes.PYFUNCTYPE(_Pointer, _Pointer, _Pointer, _Size, _Pointer),
                 self._session_new,
             ),
-            ("fuse_session_receive_buf", ctypes.PYFUNCTYPE(ctypes.c_int, _Pointer, _Pointer), self._receive),
         ]
 
     def _session_new(self, original: Callable[..., int | None]) -> Callable[..., int | None]:

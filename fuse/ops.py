@@ -45,6 +45,9 @@ Ts = TypeVarTuple("Ts")
 _PAGE = 256
 """LIMIT: rows read at once for a listing; the kernel's buffer of 32 KiB holds about 190 entries."""
 
+_DOT, _DOT_DOT = 98, 99
+"""Where a listing goes on after ``.`` and ``..``: reserved inodes, which no entry has."""
+
 _CALL_S = 5.0
 """LIMIT: how long an application waits for the engine to set a mark or give its status."""
 
@@ -135,6 +138,10 @@ class MountOps(pyfuse3.Operations):
     @handler
     def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Answer ``readdirplus``. ``fh`` is the inode of the directory, ``start_id`` that of an entry."""
+        if start_id in (0, _DOT, _DOT_DOT):
+            if not self._list_dots(fh, start_id, token):
+                return
+            start_id = 0
         entry, fill, reply = self._reused, self._attributes.fill, pyfuse3.readdir_reply
         rows = self._view.listing(fh, start_id, _PAGE)
         while rows:
@@ -144,6 +151,19 @@ class MountOps(pyfuse3.Operations):
             if len(rows) < _PAGE:
                 return
             rows = self._view.listing(fh, rows[-1].id, _PAGE)
+
+    def _list_dots(self, directory: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        """List ``.`` and ``..`` as far as they are not yet; says whether there was room.
+
+        Without them an empty directory would be cached as a listing of no bytes, which the kernel does
+        not drop when it is told to forget its pages: what comes later would never be listed.
+        """
+        row = self._view.attrs(directory)
+        for name, offset in ((b".", _DOT), (b"..", _DOT_DOT)):
+            entry = self._attributes.fill(self._reused, row)
+            if start_id < offset and not pyfuse3.readdir_reply(token, FileNameT(name), entry, offset):
+                return False
+        return True
 
     @handler
     def releasedir(self, fh: FileHandleT) -> None:

@@ -12,7 +12,7 @@ import trio
 from blake3 import blake3
 
 from core import db
-from core.blobs import blob_name
+from core.blobshelf import blob_name
 from core.byteranges import ByteRanges
 from core.changes import Changes
 from core.config import ArenaConfig

@@ -192,6 +192,17 @@ def test_changes_are_visible_at_once_despite_long_timeouts(host: HostOnDisk, mou
     assert not (directory / "b").exists()
 
 
+def test_what_comes_into_an_empty_directory_is_listed(host: HostOnDisk, mounted: Mount) -> None:
+    docs = host.arenas["docs"]
+    directory = mounted.mountpoint / "docs"
+    assert os.listdir(directory) == []
+    assert os.listdir(directory) == []  # from the kernel's cache
+    docs.online(b"first", b"data")
+    mounted.invalidate(changes("docs", listings=[docs.root]))
+    assert mounted.wait_invalidated(5)
+    assert os.listdir(directory) == ["first"]
+
+
 def test_a_name_that_was_missing_appears(host: HostOnDisk, mounted: Mount) -> None:
     docs = host.arenas["docs"]
     path = mounted.mountpoint / "docs/late"
