@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def model(ranges: ByteRanges) -> set[int]:
 def well_formed(ranges: ByteRanges) -> bool:
     listed = list(ranges)
     return all(start < end for start, end in listed) and all(
-        a[1] < b[0] for a, b in zip(listed, listed[1:], strict=False)
+        a[1] < b[0] for a, b in itertools.pairwise(listed)
     )
 
 
