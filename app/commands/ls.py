@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,13 +50,14 @@ def _ls(
 
     async def work(api: Api) -> None:
         printer = _json_page if as_json else _table_page(long=long, full=recursive)
-        async for page in _pages(api, path, recursive=recursive):
-            printer(page)
+        async with aclosing(_pages(api, path, recursive=recursive)) as pages:
+            async for page in pages:
+                printer(page)
 
     call(settings_of(context), work)
 
 
-async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncIterator[list[Entry]]:
+async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncGenerator[list[Entry], None]:
     """Yield what is to be listed, some entries at a time, parents before what is in them."""
     from core.api import ArenaPath
 

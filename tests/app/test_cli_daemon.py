@@ -21,6 +21,7 @@ from core.types import Kind, Mark
 from net.control import ControlServer
 from tests.fakes.api import FakeApi, FakeFile, FakeJob
 
+PROGRAM = [sys.executable, "-c", "from app.cli import main; main()"]
 NOW_NS = 1_700_000_000_000_000_000
 GONE = b"notes/g\xfcne \x1b[31m"
 
@@ -214,6 +215,27 @@ def test_ls_follows_pages_to_the_end(realize: Realize, api: FakeApi, daemon: Tri
     assert paths == [f"photos/{number:05}" for number in range(2345)]
 
 
+def test_ls_ends_quietly_when_its_reader_goes_away(api: FakeApi, daemon: TrioThread, socket: Path) -> None:
+    async def fill() -> None:
+        for number in range(5000):
+            api.add("photos", b"%05d" % number, FakeFile(1, holders=("server",)))
+
+    daemon.submit(fill).result(10)
+    process = subprocess.Popen(
+        [*PROGRAM, "--socket", str(socket), "ls", "photos", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(cli.__file__).parent.parent,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert (process.wait(20) != 0, err) == (True, b"")
+    process.stderr.close()
+
+
 def test_ls_for_people_is_aligned_and_says_more_with_l(realize: Realize) -> None:
     lines = realize("ls", "docs/notes").out.splitlines()
     assert [line.split()[1] for line in lines] == ["real", "online", "conflict", "unavailable"]
@@ -376,16 +398,7 @@ def test_churten_run_stops_on_ctrl_c_what_it_started(api: FakeApi, socket: Path)
     api.running = False
     api.job_list = [FakeJob(1, ArenaPath("docs", b"notes/b.txt"), "download", "active", 0, 4096, rate=1.0)]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from app.cli import main; main()",
-            "--socket",
-            str(socket),
-            "churten",
-            "run",
-            "--json",
-        ],
+        [*PROGRAM, "--socket", str(socket), "churten", "run", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=Path(cli.__file__).parent.parent,
