@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
+from core.errors import ChangedError
 from fuse.errnos import errno_for
 
 _log = logging.getLogger("realize.fuse.guard")
@@ -72,6 +73,8 @@ def _answer(guarded: Guarded, name: str, error: Exception) -> pyfuse3.FUSEError:
         _log.error("%s failed, the caller gets EIO", name, exc_info=error)
         guarded.on_bug(f"{name} on the mount failed: {error!r}")
         code = errno.EIO
-    elif code == errno.EIO:
+    elif code == errno.EIO and not isinstance(error, ChangedError):
         _log.warning("%s: %s", name, error)
+    else:
+        _log.debug("%s: %s", name, error)
     return pyfuse3.FUSEError(code)
