@@ -135,7 +135,7 @@ def load(
 
 
 def deferred_keys(config: Config) -> tuple[str, ...]:
-    """Return the keys in use that are accepted but have no effect yet, as in ``arena "docs": ignore``."""
+    """Return the keys in use that are accepted but have no effect yet, as in ``arena "docs": mountpoint``."""
     found = ["--metrics-addr"] if config.overrides.metrics_addr is not None else []
     for arena in config.arenas:
         used = {"mountpoint": arena.mountpoint is not None, "min_copies": arena.min_copies != 1}
