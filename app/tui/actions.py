@@ -44,6 +44,10 @@ def _needs_row(facts: Facts) -> str:
     return "" if facts.on else "there is nothing here yet"
 
 
+def _can_list(facts: Facts) -> str:
+    return "" if facts.on or facts.filtered else "there is nothing here yet"
+
+
 def _can_expand(facts: Facts) -> str:
     if facts.on in ("arena", "dir"):
         return ""
@@ -143,10 +147,25 @@ COMMANDS: tuple[Command, ...] = (
         argument="unset",
     ),
     Command("arenas.get", "g", "get", "Fetch the whole content now", "get", ("arenas",), _needs_path),
-    Command("arenas.filter", "slash", "filter", "Find files of the arena (fuzzy)", "filter", ("arenas",)),
-    Command("pane.sort", "s", "sort", "Sort by the next column", "sort", ("arenas", "marks")),
     Command(
-        "pane.reverse", "S", "reverse", "Reverse the order", "reverse", ("arenas", "marks"), footer=False
+        "arenas.filter",
+        "slash",
+        "filter",
+        "Find files of the arena (fuzzy)",
+        "filter",
+        ("arenas",),
+        _can_list,
+    ),
+    Command("pane.sort", "s", "sort", "Sort by the next column", "sort", ("arenas", "marks"), _can_list),
+    Command(
+        "pane.reverse",
+        "S",
+        "reverse",
+        "Reverse the order",
+        "reverse",
+        ("arenas", "marks"),
+        _can_list,
+        footer=False,
     ),
     Command(
         "peer.connect", "c", "connect", "Enable a peer and dial it", "connect", ("connections",), _can_connect
@@ -191,7 +210,13 @@ COMMANDS: tuple[Command, ...] = (
         _needs_path,
     ),
     Command(
-        "activity.filter", "slash", "filter", "Show only events with these words", "filter", ("activity",)
+        "activity.filter",
+        "slash",
+        "filter",
+        "Show only events with these words",
+        "filter",
+        ("activity",),
+        _can_list,
     ),
     Command(
         "path.why",

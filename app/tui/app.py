@@ -160,7 +160,7 @@ class RealizeApp(Commands, App[int]):
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         for pane in self.panes.values():
-            pane.show(snapshot)
+            pane.update_from(snapshot)
         self.status_bar.show(snapshot)
         self.tabs.show(snapshot)
         self._show_facts()

@@ -29,6 +29,8 @@ STATUS_IDLE_EVERY_S = 5.0
 """… and this often while nothing does, for what has no event (round-trips, clocks)."""
 JOBS_EVERY_S = 0.25
 MARKS_EVERY_S = 1.0
+CLOCK_EVERY_NS = 15_000_000_000
+"""LIMIT: how old "seen 3 m ago" may be while nothing else changes."""
 HISTORY = 60
 """Seconds of rates kept for sparklines."""
 
@@ -155,16 +157,20 @@ class Feed:
         for peer, rate in peers.items():
             self._peer_rates.setdefault(peer, deque(maxlen=HISTORY)).append(rate)
         self._rates.append(sum(peers.values()))
-        self._set(replace(
-            self.snapshot, rates=tuple(self._rates),
-            peer_rates=tuple((peer, tuple(history)) for peer, history in self._peer_rates.items()),
-        ))  # fmt: skip
+        self._set(
+            replace(
+                self.snapshot,
+                rates=_trend(self._rates),
+                peer_rates=tuple((peer, _trend(history)) for peer, history in self._peer_rates.items()),
+            )
+        )
 
     async def _read_status(self) -> None:
         status: Status = await self._bridge.call(lambda api: api.status())
-        first = self.snapshot.status is None
-        self._set(replace(self.snapshot, status=status, now_ns=self._now_ns()))
-        if first:
+        now_ns, before = self._now_ns(), self.snapshot
+        if status != before.status or now_ns - before.now_ns > CLOCK_EVERY_NS:
+            self._set(replace(before, status=status, now_ns=now_ns))
+        if before.status is None:
             self._sample()
 
     async def _read_jobs(self) -> None:
@@ -199,3 +205,8 @@ class Feed:
         """Draw nothing any more."""
         if self._drawing is not None:
             self._drawing.cancel()
+
+
+def _trend(history: deque[float]) -> tuple[float, ...]:
+    """Return a history, nothing when all of it is zero: then nothing moves on the screen."""
+    return tuple(history) if any(history) else ()

@@ -44,7 +44,7 @@ class Marking:
         label = _label(paths, mark)
         effect = await self._app.bridge.call(lambda api: api.mark_effect(changes))
         if max(effect.bytes_to_fetch, effect.bytes_to_free) > CONFIRM_BYTES:
-            screen = ConfirmScreen(f"{label}?", effect_text(effect), "Yes, do it")
+            screen = ConfirmScreen(_question(paths, mark), effect_text(effect), "Yes, do it")
             if not await self._app.push_screen_wait(screen):
                 return
         undo = await self._app.bridge.call(lambda api: api.mark_apply(changes))
@@ -68,9 +68,16 @@ class Marking:
         self._app.marks_changed()
 
 
+def _what(paths: Sequence[ArenaPath]) -> str:
+    return path_text(paths[0]) if len(paths) == 1 else plural(len(paths), "path")
+
+
 def _label(paths: Sequence[ArenaPath], mark: Mark | None) -> str:
-    what = path_text(paths[0]) if len(paths) == 1 else plural(len(paths), "path")
-    return f"mark {mark.value}: {what}" if mark is not None else f"mark removed: {what}"
+    return f"{_what(paths)} marked {mark.value}" if mark is not None else f"mark of {_what(paths)} removed"
+
+
+def _question(paths: Sequence[ArenaPath], mark: Mark | None) -> str:
+    return f"Mark {_what(paths)} {mark.value}?" if mark is not None else f"Remove the mark of {_what(paths)}?"
 
 
 def effect_text(effect: MarkEffect) -> str:

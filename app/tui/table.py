@@ -106,6 +106,8 @@ class Table(ScrollView, can_focus=True):
         self.source: RowSource = RowList()
         self.cursor = 0
         self._hover = -1
+        self._to_end = False
+        """Whether the cursor goes with the last row, while more rows are loaded."""
         self._sort: tuple[str, bool] | None = None
         self._layout: tuple[tuple[int, int], ...] = ()
         self._shown: dict[int, tuple[Row | None, bool]] = {}
@@ -124,12 +126,16 @@ class Table(ScrollView, can_focus=True):
         if key is not None:
             self._seek(key, count)
         self.cursor = min(self.cursor, max(0, count - 1))
-        size = Size(self.size.width, count + 1)
+        if self._to_end:
+            self.cursor = max(0, count - 1)
+        size = Size(self._width, count + 1)
         if self.virtual_size != size:
             self.virtual_size = size
         for y in range(1, self.size.height):
             if self._shown.get(y) != self._state(y):
                 self.refresh(Region(0, y, self.size.width, 1))
+        if self._to_end:
+            self.call_after_refresh(self.scroll_to_cursor)
         self.post_message(self.ViewChanged())
 
     def _seek(self, key: object, count: int) -> None:
@@ -141,16 +147,21 @@ class Table(ScrollView, can_focus=True):
                     self.cursor = index
                     return
 
-    def sort_by(self, key: str, reverse: bool) -> None:
+    def sort_by(self, key: str, descending: bool) -> None:
         """Show in the header what the rows are sorted by."""
-        if self._sort != (key, reverse):
-            self._sort = (key, reverse)
+        if self._sort != (key, descending):
+            self._sort = (key, descending)
             self.refresh(Region(0, 0, self.size.width, 1))
 
     def visible_rows(self) -> range:
         """Return the indices of the rows on the screen."""
         top = self.scroll_offset.y
         return range(min(top, self.source.count()), min(self.source.count(), top + self._page_rows()))
+
+    @property
+    def _width(self) -> int:
+        """Cells beside the scrollbar, whose place is always kept free."""
+        return self.scrollable_content_region.width
 
     def _page_rows(self) -> int:
         return max(1, self.size.height - 1)
@@ -164,6 +175,7 @@ class Table(ScrollView, can_focus=True):
 
     def move_to(self, index: int) -> None:
         """Put the cursor on a row and scroll it into view."""
+        self._to_end = False
         index = max(0, min(index, self.source.count() - 1))
         if index != self.cursor:
             old, self.cursor = self.cursor, index
@@ -191,6 +203,7 @@ class Table(ScrollView, can_focus=True):
     def action_edge(self, end: int) -> None:
         """Move the cursor to the first (0) or last (1) row."""
         self.move_to(self.source.count() - 1 if end else 0)
+        self._to_end = bool(end)
 
     def _refresh_row(self, index: int) -> None:
         y = index - self.scroll_offset.y + 1
@@ -249,8 +262,8 @@ class Table(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Fit the columns to the new width."""
-        self.virtual_size = Size(self.size.width, self.source.count() + 1)
-        self._layout = fit_columns(self.columns, self.size.width)
+        self.virtual_size = Size(self._width, self.source.count() + 1)
+        self._layout = fit_columns(self.columns, self._width)
         self.refresh()
         self.scroll_to_cursor()
         self.post_message(self.ViewChanged())
@@ -267,7 +280,7 @@ class Table(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Draw the header or a row."""
-        width = self.size.width
+        width = self._width
         if y == 0:
             return self._header(width)
         self._shown[y] = row, at_cursor = self._state(y)

@@ -16,10 +16,11 @@ TICK_S = 0.25
 
 
 async def live(api: FakeApi, speed: float = 1.0) -> None:
-    """Let time pass in the household, for ever."""
-    while True:
+    """Let time pass in the household while there is work."""
+    while api.job_list:
         await trio.sleep(TICK_S)
         api.tick(TICK_S * speed)
+    await trio.sleep_forever()
 
 
 def main(kind: str) -> int:

@@ -137,5 +137,5 @@ def big(files: int = 100_000, flat: int = 12_000) -> FakeApi:
     for n in range(files - flat):
         path = b"deep/%02d/%02d/file-%05d.dat" % (n % 40, n // 40 % 30, n)
         api.add("big", path, FakeFile(1000 + n, held=1000 + n if n % 3 == 0 else 0, holders=("server",)))
-    api.peer_list = peers()[:1]
+    api.peer_list = [_peer("server", "connected", rtt_ms=1.8, arenas=("big",), last_seen_ns=START_NS)]
     return api

@@ -35,6 +35,10 @@ class ActivityPane(Pane):
         self.journal = Journal()
         self._lines: list[Line] = []
 
+    def about(self, snapshot: Snapshot) -> object:
+        """Return what is shown of a snapshot."""
+        return snapshot.status.arenas if snapshot.status is not None else None
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the conflicts that the status counts."""
         super().show(snapshot)

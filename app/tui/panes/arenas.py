@@ -25,6 +25,9 @@ from core.errors import RealizeError
 from core.paths import join, split
 from core.types import Kind
 
+AHEAD = 200
+"""LIMIT: rows below the visible ones that are loaded too, so that scrolling does not wait."""
+
 PAGE = 1000
 """LIMIT: entries asked for at once; a page is drawn in a few ms."""
 
@@ -104,6 +107,11 @@ class ArenasPane(Pane):
 
     # Snapshots and changes
 
+    def about(self, snapshot: Snapshot) -> object:
+        """Return what is shown of a snapshot."""
+        arenas = snapshot.status.arenas if snapshot.status is not None else None
+        return arenas, snapshot.jobs.rows if snapshot.jobs is not None else None
+
     def show(self, snapshot: Snapshot) -> None:
         """Take the arenas, their figures and the progress of downloads."""
         super().show(snapshot)
@@ -159,7 +167,8 @@ class ArenasPane(Pane):
         if self.source.found is not None:
             return
         visible = self.table.visible_rows()
-        for node, after in self.nodes.wanted(visible):
+        ahead = range(visible.start, min(len(self.nodes.rows), visible.stop + AHEAD))
+        for node, after in self.nodes.wanted(ahead):
             self._load(node, after)
         if not self._reading_sums and self._old_sums(visible):
             self._reading_sums = True

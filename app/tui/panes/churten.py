@@ -22,6 +22,10 @@ class ChurtenPane(Pane):
     columns = rows.JOB_COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = bindings("churten")
 
+    def about(self, snapshot: Snapshot) -> object:
+        """Return what is shown of a snapshot."""
+        return snapshot.jobs, snapshot.rates
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the jobs; the cursor stays on its job."""
         super().show(snapshot)

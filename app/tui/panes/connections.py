@@ -28,6 +28,11 @@ class ConnectionsPane(Pane):
     columns = rows.PEER_COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = bindings("connections")
 
+    def about(self, snapshot: Snapshot) -> object:
+        """Return what is shown of a snapshot."""
+        peers = snapshot.status.peers if snapshot.status is not None else None
+        return peers, snapshot.peer_rates, snapshot.now_ns
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the peers."""
         super().show(snapshot)

@@ -40,6 +40,10 @@ class MarksPane(Pane):
     sorts = tuple(_KEYS)
     BINDINGS: ClassVar[list[BindingType]] = bindings("marks")
 
+    def about(self, snapshot: Snapshot) -> object:
+        """Return what is shown of a snapshot."""
+        return snapshot.marks
+
     def show(self, snapshot: Snapshot) -> None:
         """Show the marks in the order chosen."""
         super().show(snapshot)

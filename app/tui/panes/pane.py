@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from app.tui.app import RealizeApp
 
 
+GREATEST_FIRST = frozenset({"size", "held", "files", "wanted"})
+"""Orders that begin with the greatest unless reversed."""
+
+
 def bindings(pane: str) -> list[BindingType]:
     """Return the key bindings of a pane (of the app for ""), made from the list of commands."""
     return [
@@ -45,6 +49,7 @@ class Pane(Vertical):
         """Make the pane; it shows nothing before `show`."""
         super().__init__(id=self.pane)
         self.snapshot = Snapshot()
+        self._about: object = None
         self.table = Table(self.columns, id=f"{self.pane}-table")
         self.empty = Static(id=f"{self.pane}-empty", classes="empty", markup=False)
         self.input = Input(
@@ -65,14 +70,25 @@ class Pane(Vertical):
         """Show the title."""
         self.set_title()
         if self.sorts:
-            self.table.sort_by(self.sort, self.reverse)
+            self._show_sort()
 
     @property
     def dashboard(self) -> RealizeApp:
         """The app, as what it is."""
         return cast("RealizeApp", self.app)
 
+    def update_from(self, snapshot: Snapshot) -> None:
+        """Show a newer snapshot, if what this pane shows of it is another."""
+        about = self.about(snapshot)
+        if about != self._about:
+            self._about = about
+            self.show(snapshot)
+
     # What panes override
+
+    def about(self, snapshot: Snapshot) -> object:
+        """Return what this pane shows of a snapshot."""
+        return snapshot
 
     def show(self, snapshot: Snapshot) -> None:
         """Show a newer snapshot; called at most ten times a second."""
@@ -141,9 +157,12 @@ class Pane(Vertical):
     def set_sort(self, key: str, reverse: bool) -> None:
         """Sort by a column."""
         self.sort, self.reverse = key, reverse
-        self.table.sort_by(key, reverse)
+        self._show_sort()
         self.resort()
         self.dashboard.remember()
+
+    def _show_sort(self) -> None:
+        self.table.sort_by(self.sort, self.reverse != (self.sort in GREATEST_FIRST))
 
     def resort(self) -> None:
         """Show the rows in the order of ``sort`` and ``reverse``."""

@@ -31,8 +31,8 @@ class ConfirmScreen(ModalScreen[bool]):
             yield Static(self._question, classes="question", markup=False)
             yield Static(self._detail, classes="detail", markup=False)
             with Horizontal(classes="answers"):
-                yield Button("No", id="no", variant="primary")
-                yield Button(self._yes, id="yes", variant="warning")
+                yield Button("No", id="no", variant="primary", flat=True)
+                yield Button(self._yes, id="yes", variant="warning", flat=True)
 
     def on_mount(self) -> None:
         """No is the default."""
