@@ -11,7 +11,6 @@ import threading
 from typing import TYPE_CHECKING
 
 import trio
-from net.control import ControlServer
 
 from app.network import HostNetwork
 from core.config import Config
@@ -23,6 +22,7 @@ from core.mounting import MountService
 from core.service import Service
 from core.types import PeerKey
 from net import identity
+from net.control import ControlServer
 
 if TYPE_CHECKING:
     from fuse.mount import Mount
@@ -94,7 +94,7 @@ class Host:
         network = HostNetwork(engine, own, self._connected)
         engine.network = network
         for arena in engine.arenas.values():
-            self._connected.publish_blobs(arena.name, arena.blobs.open_ranges)
+            self._connected.publish_blobs(arena.name, arena.blobs.open_ranges, arena.blobs.any_open)
         service = self._service = Service(engine, identity.short_form(own.fingerprint), self._connected)
         try:
             async with trio.open_nursery() as nursery:

@@ -172,12 +172,22 @@ class ArenaReader:
     def attrs(self, inode: int) -> AttrRow | None:
         """Return the attributes of a shown node."""
         row = self._one(ATTR_BY_ID, inode)
-        return AttrRow._make(row) if row else None
+        return self._current(AttrRow._make(row)) if row else None
 
     def attrs_of_child(self, parent: int, name: bytes) -> AttrRow | None:
         """Return the attributes of a shown name in a directory."""
         row = self._one(ATTR_BY_NAME, parent, name)
-        return AttrRow._make(row) if row else None
+        return self._current(AttrRow._make(row)) if row else None
+
+    def _current(self, row: AttrRow) -> AttrRow:
+        """Return the row with what is held at this moment, where its blob is open."""
+        if row.kind != Kind.FILE or not self._connected.has_open(self._arena):
+            return row
+        node = self.node(row.id)
+        if node is None or node.local or node.hash is None:
+            return row
+        ranges = self._connected.open_ranges(self._arena, node.hash)
+        return row if ranges is None else row._replace(held=ranges.total())
 
     def listing(self, parent: int, after: bytes, limit: int) -> list[AttrRow]:
         """Return shown entries of a directory in the order of their names, those after ``after``."""

@@ -180,6 +180,10 @@ class BlobStore:
         blob = self._shelf.open_blobs.get(content)
         return blob.ranges if blob is not None else None
 
+    def any_open(self) -> bool:
+        """Say whether any blob is open; any thread."""
+        return bool(self._shelf.open_blobs)
+
     # Opening
 
     def touch(self, content: Hash) -> None:

@@ -19,6 +19,7 @@ class ConnectedPeers:
         """Start with ``keys`` connected."""
         self._keys = frozenset(keys)
         self._blobs: dict[str, Callable[[Hash], ByteRanges | None]] = {}
+        self._any_open: dict[str, Callable[[], bool]] = {}
 
     @property
     def keys(self) -> frozenset[PeerKey]:
@@ -33,9 +34,20 @@ class ConnectedPeers:
         """A peer is not connected any more. Engine thread."""
         self._keys = self._keys - {key}
 
-    def publish_blobs(self, arena: str, ranges_of: Callable[[Hash], ByteRanges | None]) -> None:
-        """Let readers ask ``ranges_of`` for the readable bytes of an arena's open blobs. Engine thread."""
+    def publish_blobs(
+        self, arena: str, ranges_of: Callable[[Hash], ByteRanges | None], any_open: Callable[[], bool]
+    ) -> None:
+        """Let readers ask ``ranges_of`` for the readable bytes of an arena's open blobs. Engine thread.
+
+        ``any_open`` says whether any is open, so that readers need not look at each.
+        """
         self._blobs[arena] = ranges_of
+        self._any_open[arena] = any_open
+
+    def has_open(self, arena: str) -> bool:
+        """Say whether any blob of an arena is open now."""
+        any_open = self._any_open.get(arena)
+        return any_open is not None and any_open()
 
     def open_ranges(self, arena: str, content: Hash) -> ByteRanges | None:
         """Return the readable bytes of a blob that is open now, None if it is not open."""

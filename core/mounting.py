@@ -80,12 +80,17 @@ class MountService:
                 self._nursery.start_soon(self._release, self._engine.arena(arena), use.blob, use.fetched)
 
     async def _release(self, at: Arena, blob: Blob, fetched: set[Inode]) -> None:
+        self._held_changed(at, fetched)
         await at.blobs.release(blob)
-        if fetched:
+        self._held_changed(at, fetched)
+
+    @staticmethod
+    def _held_changed(at: Arena, nodes: set[Inode]) -> None:
+        """Tell of what is held now, and with it of the state and of the blocks that `du` shows."""
+        if nodes:
             with at.cache.write() as changes:
-                # What is held has changed, and with it the state and the blocks that `du` shows.
-                changes.nodes |= fetched
-                changes.touched |= {at.cache.tree.parent_and_name(inode)[0] for inode in fetched}
+                changes.nodes |= nodes
+                changes.touched |= {at.cache.tree.parent_and_name(node)[0] for node in nodes}
 
     def used(self, arena: str, inode: Inode, content: Hash) -> None:
         """See `MountBackend.used`."""
