@@ -29,7 +29,7 @@ Buffer = bytes | memoryview
 
 MAX_READ_BYTES = 1024 * 1024
 """LIMIT: the largest read that the kernel sends (256 pages)."""
-_DISK_AHEAD_BYTES = 4 * 1024 * 1024
+_DISK_AHEAD_BYTES = 8 * 1024 * 1024
 """LIMIT: read ahead of sequential readers from the disk, whose own read-ahead is 128 KiB as a rule."""
 _STALL_REMEMBERED_S = 0.25
 
@@ -81,6 +81,7 @@ class FileSource:
         self._fd = fd
         self._size = size
         self._read_ahead = ReadAhead()
+        self._advised = 0
 
     def _cut(self, offset: int, length: int) -> int:
         return min(length, MAX_READ_BYTES) if self._size is None else max(0, min(length, self._size - offset))
@@ -96,18 +97,26 @@ class FileSource:
             if error.errno in _NOT_NOW:
                 return None
             raise
-        return _shared[:count] if count == length or count == 0 else None
+        if count != length and count != 0:
+            return None
+        self._advise(offset, offset + length)
+        return _shared[:count]
 
     async def read(self, offset: int, length: int) -> Buffer:
         """See `Source`; a worker waits for the disk."""
         length = self._cut(offset, length)
-        ahead = min(self._read_ahead.note(offset, offset + length), _DISK_AHEAD_BYTES)
-        return await trio.to_thread.run_sync(self._pread, offset, length, ahead, abandon_on_cancel=False)
+        self._advise(offset, offset + length)
+        return await trio.to_thread.run_sync(os.pread, self._fd, length, offset)
 
-    def _pread(self, offset: int, length: int, ahead: int) -> bytes:
-        if ahead:
-            os.posix_fadvise(self._fd, offset + length, ahead, os.POSIX_FADV_WILLNEED)
-        return os.pread(self._fd, length, offset)
+    def _advise(self, offset: int, end: int) -> None:
+        """Have the disk read ahead of a sequential reader, so that the next reads need not wait."""
+        ahead = min(self._read_ahead.note(offset, end), _DISK_AHEAD_BYTES)
+        if not ahead:
+            self._advised = 0
+        elif self._advised < end + ahead // 2:
+            start = max(end, self._advised)
+            self._advised = end + ahead
+            os.posix_fadvise(self._fd, start, self._advised - start, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """See `Source`."""
