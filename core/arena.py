@@ -87,6 +87,7 @@ class Arena:
             self._conn,
             usage=config.disk_usage,
             now_ns=now_ns,
+            may_evict=self._may_evict,
             evicted=self._on_evicted,
         )
         self.audit = AuditLog(config.workdir / "audit", config.name)
@@ -176,6 +177,11 @@ class Arena:
         async with self.index.exclusive():
             yield
 
+    def link_up(self, key: PeerKey) -> None:
+        """Give a peer that connects again the benefit of the doubt as a source of content."""
+        if self._fetcher is not None:
+            self._fetcher.book.forget(key)
+
     def wanted_by(self, content: Hash, node: int) -> None:
         """Note for which node a content is being fetched, to record it when it is whole and verified."""
         if not self.blobs.held(content):
@@ -240,6 +246,16 @@ class Arena:
             with self.cache.write():
                 self.cache.mark_dirty(nodes)
         await trio.lowlevel.checkpoint()
+
+    def _may_evict(self, content: Hash) -> bool:
+        """Say whether a blob may be given up: never what no other peer is known to hold."""
+        row: Any = self._conn.execute(
+            "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
+            " AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0 AND o.hash = e.hash"
+            " AND o.holding IN (1, 2)) LIMIT 1",
+            (content, int(Holding.CACHED)),
+        ).fetchone()
+        return row is None
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
         for content, freed in victims:

@@ -54,6 +54,8 @@ class Subscriptions:
     def link_up(self, link: PeerLink) -> None:
         """See `Household.link_up`."""
         self.links[link.key] = link
+        for name in link.arenas & self._arenas.keys():
+            self._arenas[name].link_up(link.key)
         if self._nursery is not None:
             self._start(self._nursery, link)
         self._links_changed(link)
