@@ -171,8 +171,10 @@ class RealizeApp(Commands, App[int]):
             self._loop.call_soon_threadsafe(lambda: self.call_later(fn, *args))
 
     def request_stop(self) -> None:
-        """Leave without asking; any thread."""
-        self.post_message(StopRequested())
+        """Leave without asking; any thread, and signal handlers."""
+        # The loop may be asleep when a signal comes: this wakes it.
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.post_message, StopRequested())
 
     def on_stop_requested(self) -> None:
         """Leave."""

@@ -21,6 +21,20 @@ FILES_MOST = 30
 """LIMIT: files offered for what was typed."""
 
 
+def relevance(query: str, title: str) -> float:
+    """Return how well a title answers, 0 for not at all: beginnings of words before other parts.
+
+    Letters scattered over a title do not answer: a command must not come up, first in the list, for
+    what was meant as the name of a file.
+    """
+    query, title = query.casefold(), title.casefold()
+    if f" {query}" in f" {title}" or f"/{query}" in title:
+        return 4.0
+    if query in title:
+        return 3.0
+    return 2.0 if all(f" {word}" in f" {title}" for word in query.split()) else 0.0
+
+
 class _RealizeProvider(Provider):
     """A provider that knows the dashboard."""
 
@@ -84,9 +98,8 @@ class PlaceProvider(_RealizeProvider):
 
     async def search(self, query: str) -> Hits:
         """Offer what matches."""
-        matcher = self.matcher(query)
         for title, go in self._places():
-            score = matcher.match(title)
+            score = relevance(query, title)
             if score > 0:
                 yield Hit(score, Content(title), go, text=title, help="go there")
 
@@ -105,5 +118,5 @@ class FileProvider(_RealizeProvider):
         for rank, entry in enumerate(found):
             at = ArenaPath(entry.arena, entry.path)
             title = path_text(at)
-            # Best first, below exact commands.
-            yield Hit(0.5 - rank / 1000, Content(title), partial(self.dashboard.reveal, at), text=title)
+            score = max(1.0, relevance(query, title)) - rank / 10_000
+            yield Hit(score, Content(title), partial(self.dashboard.reveal, at), text=title)

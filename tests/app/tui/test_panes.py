@@ -337,7 +337,7 @@ async def test_palette_finds_commands_peers_and_files(dashboard: Opener) -> None
         await screen.press("ctrl+p")
         await screen.type("insur")
         await screen.until(lambda: screen.has("docs/contracts/insurance.pdf"))
-        await screen.press("down", "enter")
+        await screen.press("enter")
         await screen.settle()
         await screen.until(
             lambda: screen.app.arenas.targets() == (ArenaPath("docs", b"contracts/insurance.pdf"),)
@@ -345,14 +345,14 @@ async def test_palette_finds_commands_peers_and_files(dashboard: Opener) -> None
         await screen.press("ctrl+p")
         await screen.type("peer nas")
         await screen.until(lambda: screen.has("go there") and screen.app.settled)
-        await screen.press("down", "enter")
+        await screen.press("enter")
         await screen.until(
             lambda: screen.app.front == "connections" and screen.app.connections.table.cursor == 1
         )
         await screen.press("ctrl+p")
         await screen.type("checkpoint and stop")
         await screen.until(lambda: screen.has("Churten: Checkpoint"))
-        await screen.press("down", "enter")
+        await screen.press("enter")
         await screen.until(lambda: not screen.api.running)
 
 
