@@ -71,7 +71,9 @@ class TlsStream(trio.abc.Stream):
                 await self._fill()
             except ssl.SSLError as error:
                 await self._flush()  # The alert tells the other side why.
-                raise PeerRejectedError(f"handshake failed: {_reason(error)}") from error
+                untrusted = isinstance(error, ssl.SSLCertVerificationError)
+                reason = "unknown certificate" if untrusted else f"handshake failed: {_reason(error)}"
+                raise PeerRejectedError(reason) from error
             else:
                 await self._flush()
                 return
@@ -186,8 +188,6 @@ def _translated(error: ssl.SSLError) -> AuthError | RemoteProtocolError:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "unknown certificate"
     return (error.reason or type(error).__name__).lower().replace("_", " ")
 
 
