@@ -244,6 +244,8 @@ class _ArenaRunner:
     def _decide(self, work: Work) -> Action:
         entry = work.entry
         arena = self.arena
+        if work.node == arena.cache.root:
+            return Action.NOTHING  # it is the datadir
         return decide(
             Case(
                 mark=arena.cache.marks.effective(work.node, work.parent),
