@@ -1,0 +1,165 @@
+"""What must be true of a household at rest (spec 8 §Invariants); each check returns what is wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from blake3 import blake3
+
+from core.choice import Flag
+from core.types import Holding, Kind, Mark
+from tests.sim.hosts import Host, files_below
+from tests.sim.users import Users
+
+
+class Node(NamedTuple):
+    id: int
+    parent: int
+    path: bytes
+    kind: int
+    size: int
+    mtime_ns: int
+    mode: int
+    hash: bytes | None
+    vector: bytes
+    target: bytes | None
+    local: int
+    flags: int
+
+
+def nodes(host: Host) -> list[Node]:
+    """Return all that a host shows but the root, by path."""
+    cache = host.arena.cache
+    rows: list[Any] = cache.conn.execute(
+        "SELECT id, parent, kind, size, mtime_ns, mode, hash, vector, target, local, flags FROM node"
+        " WHERE kind <> 0 AND parent <> 0"
+    ).fetchall()
+    found = [Node(row[0], row[1], cache.tree.path(row[0]), *row[2:]) for row in rows]
+    return sorted(found, key=lambda node: node.path)
+
+
+def problems(hosts: list[Host], users: Users) -> list[str]:
+    """Return everything that is wrong."""
+    found = list(_trees_differ(hosts))
+    for host in hosts:
+        found += [f"{host.name}: {text}" for text in _datadir_differs(host)]
+        found += [f"{host.name}: {text}" for text in _marks_unsatisfied(host)]
+        found += [f"{host.name}: {text}" for text in _blobs_wrong(host)]
+        found += [f"{host.name}: {text}" for text in _left_over(host)]
+    return found + list(_lost(hosts, users))
+
+
+def _common(host: Host, node: Node) -> tuple[object, ...]:
+    """Return what must be equal everywhere of a shown path."""
+    if node.flags & Flag.CONFLICT:
+        live = {
+            (entry.kind, entry.hash, entry.target)
+            for entry in host.arena.cache.entries(node.id)
+            if entry.holding != Holding.TOMBSTONE
+        }
+        return ("conflict", tuple(sorted(live, key=repr)))
+    if node.kind == Kind.DIR:
+        return (node.kind, node.mode & 0o777)
+    return (node.kind, node.size, node.mtime_ns, node.mode, node.hash, node.target, node.vector)
+
+
+def _trees_differ(hosts: list[Host]) -> Iterator[str]:
+    first, *others = ({node.path: _common(host, node) for node in nodes(host)} for host in hosts)
+    for host, other in zip(hosts[1:], others, strict=True):
+        for path in sorted(first.keys() | other.keys()):
+            if first.get(path) != other.get(path):
+                yield f"I1 {path!r}: {hosts[0].name} {first.get(path)} and {host.name} {other.get(path)}"
+
+
+def _datadir_differs(host: Host) -> Iterator[str]:
+    """Compare the datadir with what the database says is real."""
+    if host.datadir is None:
+        return
+    cache = host.arena.cache
+    rows: list[Any] = cache.conn.execute(
+        "SELECT node, kind, size, mtime_ns, mode, hash, target FROM entry WHERE peer = 0 AND holding = 1"
+    ).fetchall()
+    known = {cache.tree.path(row[0]): row[1:] for row in rows}
+    seen: set[bytes] = set()
+    for path, found in files_below(host.datadir):
+        seen.add(path)
+        if path not in known:
+            yield f"{path!r} is in the datadir and not indexed"
+            continue
+        kind, size, mtime_ns, mode, content, target = known[path]
+        at = os.path.join(os.fsencode(host.datadir), path)
+        if stat.S_ISLNK(found.st_mode):
+            if (kind, target) != (Kind.SYMLINK, os.readlink(at)):
+                yield f"{path!r} is a link to {os.readlink(at)!r}, indexed as {kind} {target!r}"
+        elif stat.S_ISDIR(found.st_mode):
+            if kind != Kind.DIR or (mode ^ found.st_mode) & 0o777:
+                yield f"directory {path!r} of mode {found.st_mode:o} is indexed as {kind} {mode:o}"
+        elif (kind, size, mtime_ns, content) != (Kind.FILE, found.st_size, found.st_mtime_ns, _hash(at)):
+            yield f"file {path!r} is not as indexed: {found} {known[path]}"
+        elif (mode ^ found.st_mode) & 0o777:
+            yield f"file {path!r} has mode {found.st_mode:o}, indexed {mode:o}"
+    for path in known.keys() - seen:
+        yield f"{path!r} is indexed and not in the datadir"
+
+
+def _marks_unsatisfied(host: Host) -> Iterator[str]:
+    cache = host.arena.cache
+    for node in nodes(host):
+        if node.flags & Flag.CONFLICT:
+            continue
+        mark = cache.marks.effective(node.id, node.parent)
+        if mark is Mark.OWN and host.datadir is not None:
+            if node.local != Holding.REAL and cache.entries(node.id):
+                yield f"{node.path!r} is marked own and not real"
+        elif mark is not Mark.WATCH and node.kind == Kind.FILE and not node.local:
+            yield f"{node.path!r} is marked {mark} and not held"
+        if node.local == Holding.CACHED and node.hash is not None:
+            row = host.arena.blobs.info(node.hash)  # type: ignore[arg-type]  # a hash, from the database
+            if row is None or not row.verified:
+                yield f"{node.path!r} is shown as cached and its blob is not whole"
+        if node.local != Holding.REAL:
+            entry = cache.local_entry(node.id)
+            if entry is not None and entry.holding == Holding.REAL and entry.kind != Kind.DIR:
+                yield f"{node.path!r} is real here in an outdated version"
+
+
+def _blobs_wrong(host: Host) -> Iterator[str]:
+    rows: list[Any] = host.arena.cache.conn.execute("SELECT hash, size, verified FROM blob").fetchall()
+    known = {row[0].hex(): row for row in rows}
+    for path, found in files_below(host.workdir / "blobs"):
+        if stat.S_ISDIR(found.st_mode):
+            continue
+        name = os.path.basename(path).decode()
+        if name not in known:
+            yield f"blob file {name} has no row"
+        elif known[name][2] and _hash(host.workdir / "blobs" / os.fsdecode(path)).hex() != name:
+            yield f"blob file {name} has another content"
+        known.pop(name, None)
+    for name in known:
+        yield f"blob {name} has no file"
+
+
+def _left_over(host: Host) -> Iterator[str]:
+    for path, _ in files_below(host.workdir / "work"):
+        yield f"{path!r} is left in the work directory"
+
+
+def _lost(hosts: list[Host], users: Users) -> Iterator[str]:
+    """I2: what a user wrote, and no user who saw it gave up, is on some disk."""
+    held: set[bytes] = set()
+    for host in hosts:
+        for root in (host.datadir, host.workdir / "blobs", host.workdir / "work"):
+            for path, found in files_below(root) if root is not None else ():
+                if stat.S_ISREG(found.st_mode):
+                    held.add(_hash(root / os.fsdecode(path)))  # type: ignore[operator]  # not None
+    for content, where in users.contents.items():
+        if content not in held:
+            yield f"I2 {content.hex()[:16]}, written to {where}, is nowhere"
+
+
+def _hash(path: object) -> bytes:
+    with open(path, "rb") as file:  # type: ignore[call-overload]  # a path of text or bytes
+        return blake3(file.read()).digest()
