@@ -134,6 +134,7 @@ class Connection:
         """
         self.label = label
         self.stream = stream
+        self._fast = stream if isinstance(stream, FastStream) else None
         self._hello = hello
         self._serve = serve
         self._remote_error = remote_error
@@ -363,8 +364,8 @@ class Connection:
             self.close(error)
 
     async def _send(self, parts: list[bytes | memoryview]) -> None:
-        if isinstance(self.stream, FastStream):
-            await self.stream.send_parts(parts)
+        if self._fast is not None:
+            await self._fast.send_parts(parts)
             return
         try:
             await self.stream.send_all(b"".join(parts))
@@ -394,8 +395,8 @@ class Connection:
             self.close(DisconnectedError(f"{self.label} closed the connection", peer=self.label))
 
     async def _receive(self, buffer: memoryview) -> int:
-        if isinstance(self.stream, FastStream):
-            return await self.stream.receive_into(buffer)
+        if self._fast is not None:
+            return await self._fast.receive_into(buffer)
         try:
             data = await self.stream.receive_some(len(buffer))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

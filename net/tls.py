@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import trio
 
@@ -45,11 +45,6 @@ class TlsStream(trio.abc.Stream):
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._ciphertext = memoryview(bytearray(_CIPHERTEXT_BYTES))
         self._ended = False
-
-    @property
-    def ssl_object(self) -> ssl.SSLObject:
-        """The object that contexts know this stream by."""
-        return self._ssl
 
     @property
     def peer_der(self) -> bytes:
@@ -197,47 +192,24 @@ def _cause(error: BaseException) -> str:
 
 
 class Tls:
-    """The contexts of a host, and who its peers are. Replace it when the config changes."""
+    """Who this host is and who its peers are. Replace it when the config changes."""
 
     def __init__(self, identity: Identity, peers: Mapping[str, Certificate]) -> None:
-        """Make the contexts for an identity and the certificates of the peers by name."""
+        """Keep an identity and the certificates of the peers by name."""
         self._identity = identity
         self._names = {certificate.der: name for name, certificate in peers.items()}
-        self._ders = {name: certificate.der for name, certificate in peers.items()}
-        self._arrived: dict[int, bytes] = {}
-        self._server = self._context(ssl.PROTOCOL_TLS_SERVER, list(peers.values()))
-        self._server.num_tickets = 0
-        self._clients = {
-            name: self._context(ssl.PROTOCOL_TLS_CLIENT, [certificate]) for name, certificate in peers.items()
-        }
+        self._peers = dict(peers)
 
-    def _context(self, protocol: ssl._SSLMethod, anchors: list[Certificate]) -> ssl.SSLContext:
+    def _context(self, protocol: ssl._SSLMethod, anchors: Iterable[Certificate]) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
-        # Certificates have no dates that mean anything, and a host's clock may be years off.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         _load_identity(context, self._identity)
         for certificate in anchors:
             context.load_verify_locations(cadata=certificate.pem)
-        # The only way to learn which certificate was refused: `ssl` keeps none that is not trusted. A
-        # Python that has no such hook leaves the fingerprint out of the log line, nothing else.
-        if hasattr(context, "_msg_callback"):
-            context._msg_callback = self._on_message
         return context
-
-    def _on_message(
-        self,
-        connection: ssl.SSLObject,
-        direction: str,
-        version: object,
-        content: object,
-        message: object,
-        data: bytes,
-    ) -> None:
-        if direction == "read" and message == _CERTIFICATE_MESSAGE:
-            self._arrived[id(connection)] = _first_certificate(data)
 
     async def accept(self, stream: trio.SocketStream) -> tuple[TlsStream, str]:
         """Let a client in; returns the stream and the name of the peer.
@@ -246,8 +218,9 @@ class Tls:
             PeerRejectedError: it is none of the peers.
             DisconnectedError: it went away.
         """
-        tls = TlsStream(stream, self._server, server_side=True)
-        await self._handshake(tls)
+        context = self._context(ssl.PROTOCOL_TLS_SERVER, self._peers.values())
+        context.num_tickets = 0
+        tls = await _shaken(stream, context, server_side=True)
         name = self._names.get(tls.peer_der)
         if name is None:
             raise PeerRejectedError("unknown certificate", fingerprint=fingerprint_of_der(tls.peer_der))
@@ -262,21 +235,47 @@ class Tls:
             PeerRejectedError: the other side is not that peer.
             DisconnectedError: it went away.
         """
-        tls = TlsStream(stream, self._clients[name], server_side=False)
-        await self._handshake(tls)
-        if tls.peer_der != self._ders[name]:
+        meant = self._peers[name]
+        context = self._context(ssl.PROTOCOL_TLS_CLIENT, [meant])
+        tls = await _shaken(stream, context, server_side=False)
+        if tls.peer_der != meant.der:
             raise PeerRejectedError("another certificate", fingerprint=fingerprint_of_der(tls.peer_der))
         return tls
 
-    async def _handshake(self, tls: TlsStream) -> None:
-        try:
-            await tls.handshake()
-        except PeerRejectedError as error:
-            arrived = self._arrived.get(id(tls.ssl_object), b"")
-            error.fingerprint = fingerprint_of_der(arrived) if arrived else None
-            raise
-        finally:
-            self._arrived.pop(id(tls.ssl_object), None)
+
+async def _shaken(stream: trio.SocketStream, context: ssl.SSLContext, *, server_side: bool) -> TlsStream:
+    """Do the handshake, and learn the certificate of who is refused.
+
+    `ssl` keeps no certificate that is not trusted; its hook for messages is the only way to see it. The
+    hook would cost a tenth of the speed of the connection, so every connection has a context of its own, and
+    drops it after the handshake. A Python that has no such hook leaves the fingerprint out of the log line.
+    """
+    arrived = b""
+
+    def on_message(
+        connection: ssl.SSLObject,
+        direction: str,
+        version: object,
+        content: object,
+        message: object,
+        data: bytes,
+    ) -> None:
+        nonlocal arrived
+        if direction == "read" and message == _CERTIFICATE_MESSAGE:
+            arrived = _first_certificate(data)
+
+    if hasattr(context, "_msg_callback"):
+        context._msg_callback = on_message
+    tls = TlsStream(stream, context, server_side=server_side)
+    try:
+        await tls.handshake()
+    except PeerRejectedError as error:
+        error.fingerprint = fingerprint_of_der(arrived) if arrived else None
+        raise
+    finally:
+        if hasattr(context, "_msg_callback"):
+            context._msg_callback = None
+    return tls
 
 
 def _load_identity(context: ssl.SSLContext, identity: Identity) -> None:
