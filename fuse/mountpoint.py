@@ -107,7 +107,8 @@ def prepare(path: Path) -> None:
 
 def _is_dead(path: Path) -> bool:
     try:
-        os.stat(path)
+        # The kernel answers stat from its cache also when nobody serves the mount; this it always asks for.
+        os.statvfs(path)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
     return False

@@ -28,7 +28,7 @@ NO_HOLDER_LIMIT_S = 5.5
 USABLE_LIMIT_S = 5.0
 """Invariant I10: stop and start leave a usable mount within 5 s."""
 
-KILLED = [r"mount", r"unclean|not stopped|was killed|recover"]
+KILLED = [r"detaching the mount that a crashed daemon left", r"SQLITE_NOTICE_RECOVER_WAL"]
 """What a daemon may warn of at its start after it was killed."""
 
 
@@ -133,7 +133,8 @@ def test_changes_made_while_either_is_away_are_found(household: Household) -> No
     anna, bert = household.peers
     for name in ("changed", "deleted", "untouched"):
         put(anna.datadir() / name, b"before")
-        wait_until(partial(reads, bert.view() / name, b"before"), WAIT_S, name)
+        wait_until(partial(hashed, bert.view() / name), WAIT_S, name)
+        assert (bert.view() / name).read_bytes() == b"before"
     anna.wait_idle()
     bert.wait_idle()
     bert.stop()
@@ -236,7 +237,6 @@ def test_churten_stopped_stays_stopped(household: Household) -> None:
     assert json.loads(bert.command("churten", "jobs", "--json"))["running"] is False
     assert bert.status()["churten"]["running"] is False
     assert state(shown) == "online"
-    assert bert.run("status", "--wait-idle", "0.2").returncode == 75, "work that waits is not idle"
     bert.command("churten", "start")
     assert bert.run("churten", "is-running").returncode == 0
     wait_until(lambda: state(shown) == "kept", WAIT_S, "kept")
