@@ -5,29 +5,37 @@ Engine thread (trio). A connection does not care what requests mean: what the ot
 ``receive_into`` and ``send_parts`` (`net.tls.TlsStream`) is used without copies.
 
 Invariants: frames leave whole; what is not an item of a batch answer leaves first; memory is bounded by
-the credit granted, the requests in flight and `_QUEUED_BYTES`.
+the credit granted, the requests in flight and what `net.outbox` lets wait.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, runtime_checkable
 
 import trio
 
-from core.errors import DisconnectedError, NetError, ProtocolError, RealizeError, RemoteProtocolError
+from core.errors import (
+    DisconnectedError,
+    LocalProtocolError,
+    NetError,
+    ProtocolError,
+    RealizeError,
+    RemoteProtocolError,
+)
 from core.paths import display
 from core.ports import LinkStats
 from core.types import Priority
 from net import codec, messages
 from net.answers import Answers, failure_of
 from net.frames import FLAG_COMPRESSED, FrameDecoder, encode_prefix
+from net.incoming import Incoming
 from net.messages import Body, Hello, Item, Request
 from net.meter import Meter
+from net.outbox import Outbox
 from net.session import (
     Cancelled,
     CreditReceived,
@@ -40,12 +48,8 @@ from net.session import (
 
 _log = logging.getLogger("realize.net.connection")
 
-_QUEUED_BYTES = 512 * 1024
-"""LIMIT: bytes of one priority that wait for the stream; more would only delay what overtakes."""
-_GATHERED_BYTES = 256 * 1024
-"""LIMIT: bytes handed to the stream at once: what an interactive frame may have to wait for."""
 _SEND_S = 120.0
-"""LIMIT: time for one such piece, so that a peer that never reads is given up (2 KiB/s)."""
+"""LIMIT: time to send 256 KiB, so that a peer that never reads is given up (2 KiB/s)."""
 _GOODBYE_S = 0.5
 
 Handler = Callable[[Request, memoryview, Answers], Awaitable[None]]
@@ -63,46 +67,6 @@ class FastStream(Protocol):
     async def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         """Send parts one after the other."""
         ...
-
-
-class Incoming:
-    """The answer to a request of ours. One task takes from it."""
-
-    def __init__(self, consumed: Callable[[int], None]) -> None:
-        """Make an empty answer; ``consumed`` is called with the length of each payload taken."""
-        self._consumed = consumed
-        self._items: deque[tuple[Item, memoryview]] = deque()
-        self._wake = trio.Event()
-        self._ended = False
-        self._error: RealizeError | None = None
-
-    def put(self, item: Item, payload: memoryview) -> None:
-        """Add an item that came."""
-        self._items.append((item, payload))
-        self._wake.set()
-
-    def end(self, error: RealizeError | None) -> None:
-        """Note that nothing more comes; ``error`` says why, None that the answer is complete."""
-        if not self._ended:
-            self._ended, self._error = True, error
-            self._wake.set()
-
-    async def take(self) -> tuple[Item, memoryview] | None:
-        """Return the next item and its payload, None at the end.
-
-        Raises:
-            RealizeError: the request failed or the connection is gone.
-        """
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            self._wake = trio.Event()
-            await self._wake.wait()
-        item, payload = self._items.popleft()
-        self._consumed(len(payload))
-        return item, payload
 
 
 class Connection:
@@ -151,15 +115,10 @@ class Connection:
         self._answers: dict[int, Answers] = {}
         self._scopes: dict[int, trio.CancelScope] = {}
         self._slot_free = trio.lowlevel.ParkingLot()
-        self._queues: tuple[deque[tuple[bytes, bytes | memoryview]], ...] = (deque(), deque())
-        self._queued = [0, 0]
-        self._room = trio.lowlevel.ParkingLot()
-        self._work = trio.Event()
+        self._outbox = Outbox()
         self._sending = False
-        self._hello_gathered = False
         self._stopping = False
         self._send_scope = trio.CancelScope()
-        self._pong: int | None = None
         self._liveness = Liveness(0.0, 0.0)
         self._look = trio.Event()
         self._pings: dict[int, float] = {}
@@ -176,7 +135,7 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
-                    self._queue(0, self._hello)
+                    self._outbox.put(0, self._hello)
                     self._nursery.start_soon(self._write)
                     self._nursery.start_soon(self._watch)
                     await self._read()
@@ -279,16 +238,21 @@ class Connection:
         incoming = Incoming(lambda length: self._consumed(request_id, length))
         self._incoming[request_id] = incoming
         try:
-            self._queue(request_id, request, payload)
+            self._outbox.put(request_id, request, payload)
+        except LocalProtocolError:
+            del self._incoming[request_id]
+            self._session.withdraw(request_id)
+            raise
+        try:
             yield incoming
         finally:
             if self._incoming.pop(request_id, None) is not None and self._session.cancel(request_id):
-                self._queue(request_id, messages.Cancel())
+                self._outbox.put(request_id, messages.Cancel())
 
     def _consumed(self, request_id: int, payload_length: int) -> None:
         grant = self._session.consumed(request_id, payload_length)
         if grant and self._error is None:
-            self._queue(request_id, messages.Credit(grant))
+            self._outbox.put(request_id, messages.Credit(grant))
 
     def tell(self, body: messages.Acknowledge) -> None:
         """Send a message that has no answer.
@@ -298,59 +262,21 @@ class Connection:
         """
         if self._error is not None:
             raise self._gone()
-        self._queue(0, body)
+        self._outbox.put(0, body)
 
     # --- writing ---
-
-    def _queue(
-        self,
-        request_id: int,
-        body: Body,
-        payload: bytes | memoryview = b"",
-        *,
-        flags: int = 0,
-        priority: Priority = Priority.INTERACTIVE,
-    ) -> None:
-        prefix = encode_prefix(codec.encode(request_id, body), len(payload), flags)
-        self._queues[priority].append((prefix, payload))
-        self._queued[priority] += len(prefix) + len(payload)
-        self._work.set()
 
     async def send_item(
         self, request_id: int, item: Item, payload: bytes | memoryview, priority: Priority, flags: int
     ) -> None:
         """Queue an item of an answer once there is room; for `Answers`."""
-        while self._queued[priority] >= _QUEUED_BYTES:
-            await self._room.park()
-        self._queue(request_id, item, payload, flags=flags, priority=priority)
-
-    def _gather(self) -> list[bytes | memoryview]:
-        parts: list[bytes | memoryview] = []
-        size = 0
-        # RACE: the other side's ping may come before our hello has left, which goes first of all.
-        if self._pong is not None and self._hello_gathered:
-            parts.append(encode_prefix(codec.encode(0, messages.Pong(self._pong)), 0))
-            self._pong = None
-        for priority, queue in enumerate(self._queues):
-            while queue and (not parts or size + len(queue[0][0]) + len(queue[0][1]) <= _GATHERED_BYTES):
-                prefix, payload = queue.popleft()
-                parts.append(prefix)
-                if payload:
-                    parts.append(payload)
-                size += len(prefix) + len(payload)
-                self._queued[priority] -= len(prefix) + len(payload)
-        self._hello_gathered = True
-        return parts
+        await self._outbox.room(priority)
+        self._outbox.put(request_id, item, payload, flags=flags, priority=priority)
 
     async def _write(self) -> None:
         try:
             while not self._stopping:
-                parts = self._gather()
-                if not parts:
-                    self._work = trio.Event()
-                    await self._work.wait()
-                    continue
-                self._room.unpark_all()
+                parts = await self._outbox.take()
                 self._sending = True
                 # A frame that is cut cannot be followed by a goodbye: `_watch` gives it a moment.
                 deadline_s = trio.current_time() + _SEND_S
@@ -419,8 +345,7 @@ class Connection:
             case Cancelled(id=served):
                 self._scopes[served].cancel()
             case messages.Ping(token=token):
-                self._pong = token
-                self._work.set()
+                self._outbox.put_pong(token)
             case messages.Pong(token=token):
                 self._measure(token)
             case messages.Acknowledge() as acknowledge:
@@ -478,7 +403,7 @@ class Connection:
         del self._answers[request_id], self._scopes[request_id]
         self._session.finish(request_id)
         # INVARIANT: the end leaves after the items, so it goes the same way.
-        self._queue(request_id, end, priority=answers.priority)
+        self._outbox.put(request_id, end, priority=answers.priority)
 
     # --- watching ---
 
@@ -510,4 +435,4 @@ class Connection:
         self._pings[token] = now_s
         while len(self._pings) > 4:
             del self._pings[min(self._pings)]
-        self._queue(0, messages.Ping(token))
+        self._outbox.put(0, messages.Ping(token))

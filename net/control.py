@@ -21,8 +21,9 @@ from core.api import Api
 from core.errors import NetError, NoDaemonError, RealizeError, RemoteProtocolError, UsageError
 from net import messages
 from net.answers import Answers
-from net.connection import Connection, Incoming
+from net.connection import Connection
 from net.control_table import MAX_VALUE, METHODS, Method, error_of, parts_of
+from net.incoming import Incoming
 from net.messages import Hello, Request
 from net.unix_socket import connect_unix, listen_unix, peer_uid
 

@@ -20,8 +20,9 @@ from core.ports import ContentProvider, Household, LinkStats
 from core.types import HASH_BYTES, BlockList, Hash, PeerKey, Priority, RelPath, Vector
 from net import codec, messages
 from net.answers import Answers
-from net.connection import Connection, Incoming
+from net.connection import Connection
 from net.frames import MAX_PAYLOAD
+from net.incoming import Incoming
 from net.messages import ITEM_COST, MAX_CONTENTS, MAX_SMALL, Hello, Request
 from net.services.content import ContentService
 from net.services.household import serve_subscribe

@@ -126,6 +126,11 @@ class Session:
         self._asked[self._last_id] = _Asked(request, window, window)
         return self._last_id
 
+    def withdraw(self, request_id: int) -> None:
+        """Forget a request of ours that was never sent."""
+        asked = self._asked.pop(request_id)
+        self._requests_open -= not isinstance(asked.request, messages.Subscribe)
+
     @property
     def requests_open(self) -> int:
         """How many requests of ours, subscriptions apart, are not ended."""

@@ -337,10 +337,10 @@ async def test_interactive_reads_overtake_batch_reads_that_wait_to_be_sent(
     async with linked(a, b, (left, gated), identities) as pair, trio.open_nursery() as nursery:
         gated.gate = trio.Event()
         nursery.start_soon(read, pair.a, 4_000_000, Priority.BATCH)
-        while pair.b.connection._queued[Priority.BATCH] < 500_000:
+        while pair.b.connection._outbox.waiting_bytes(Priority.BATCH) < 500_000:
             await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(read, pair.a, 1000, Priority.INTERACTIVE)
-        while not pair.b.connection._queues[Priority.INTERACTIVE]:
+        while not pair.b.connection._outbox.waiting_bytes(Priority.INTERACTIVE):
             await trio.testing.wait_all_tasks_blocked()
         gated.gate.set()
     # One piece was in the stream's hands; those in the queue were overtaken.
