@@ -221,7 +221,7 @@ def _draw_bar(cell: Bar, width: int) -> tuple[Span, ...]:
 
 
 def _draw_spark(cell: Spark, width: int) -> tuple[Span, ...]:
-    values = cell.values[-width:]
+    values = cell.values[-width:] if width else ()
     peak = max(values, default=0.0)
     line = "".join(SPARKS[_level(value, peak)] for value in values).rjust(width)
     return ((line, cell.tone),)

@@ -54,14 +54,11 @@ class CommandProvider(_RealizeProvider):
 
     async def search(self, query: str) -> Hits:
         """Offer what matches."""
-        matcher = self.matcher(query)
         for command in COMMANDS:
             title = _title(command)
-            score = matcher.match(title)
+            score = relevance(query, title)
             if score > 0:
-                yield Hit(
-                    score, matcher.highlight(title), self._run(command), text=title, help=_help(command)
-                )
+                yield Hit(score, Content(title), self._run(command), text=title, help=_help(command))
 
     def _run(self, command: Command) -> partial[None]:
         return partial(self.dashboard.run_command, command.id, from_palette=True)
