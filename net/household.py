@@ -1,32 +1,32 @@
 """The peers of this host: who is connected, who is let in, who is dialled.
 
-Engine thread. One connection per pair: if both sides dial, the one dialled by the lower fingerprint
-stays; a newer one dialled by the same side replaces the older.
-
-Invariant: `core.ports.Household.link_down` of a link comes before `link_up` of the next of that peer.
+Engine thread. The sockets are here and in `net.listener`; which of two connections stays is decided in
+`net.pairs`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import trio
 
 from core.config import PeerConfig
-from core.errors import ConfigError, DisconnectedError, NetError, PathNotFoundError
-from core.ports import ContentProvider, Household, LinkStats
+from core.errors import ConfigError, NetError, PathNotFoundError
+from core.ports import ContentProvider, Household
 from net import auth_log, listener
 from net.clocks import suspended_s
 from net.dialer import Backoff, Dialer, open_stream
-from net.identity import Certificate, Identity, parse_certificate
+from net.identity import Identity, parse_certificate
+from net.interfaces import watch_addresses
 from net.link import Link, LinkParts
+from net.pairs import Greeting, Pairs, dial_failed
+from net.peer import DISABLED, Peer, PeerRow, PeerState
 from net.tls import PeerRejectedError, Tls
+
+__all__ = ["PeerRow", "PeerState", "Peers"]
 
 _log = logging.getLogger("realize.net.household")
 
@@ -35,50 +35,6 @@ GREETING_S = 10.0
 _LINGER_S = 1.0
 _WORKERS = 6
 """LIMIT: threads that read files for peers."""
-
-PeerState = Literal["connected", "connecting", "disconnected", "disabled"]
-_DISABLED = "disconnected by the user"
-
-
-@dataclass(frozen=True, slots=True)
-class PeerRow:
-    """State of one configured peer. ``stats`` None: not connected; ``last_seen_ns`` None: never."""
-
-    name: str
-    state: PeerState
-    address: str | None
-    reason: str
-    fingerprint: bytes
-    arenas: frozenset[str]
-    last_seen_ns: int | None
-    stats: LinkStats | None
-
-
-@dataclass(slots=True)
-class _Peer:
-    """A configured peer and its connection. ``gone`` is set when ``link`` has been taken down."""
-
-    config: PeerConfig
-    certificate: Certificate
-    visible: frozenset[str]
-    disabled: bool
-    reason: str = ""
-    link: Link | None = None
-    dialled: bool = False
-    gone: trio.Event = field(default_factory=trio.Event)
-    attempting: bool = False
-    last_seen_ns: int | None = None
-    shown: tuple[PeerState, str] = ("disconnected", "")
-    dialer: Dialer | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-
-    @property
-    def state(self) -> PeerState:
-        if self.link is not None:
-            return "connected"
-        if self.disabled:
-            return "disabled"
-        return "connecting" if self.attempting else "disconnected"
 
 
 class Peers:
@@ -119,13 +75,13 @@ class Peers:
         """
         self._identity = identity
         self._arenas = frozenset(arenas)
-        self._household = household
         self._listen = tuple(listen)
         self._on_change = on_change
         self._wall_ns = wall_ns
         self._rng = rng or random.Random()
         limiter = trio.CapacityLimiter(_WORKERS)
-        self._parts = LinkParts(node_name, household, content, limiter, wall_ns, suspended_s)
+        parts = LinkParts(node_name, household, content, limiter, wall_ns, suspended_s)
+        self._pairs = Pairs(identity.fingerprint, parts, self._show)
         self._nursery: trio.Nursery | None = None
         self._peers = self._described(peers)
         for name in disabled:
@@ -136,8 +92,8 @@ class Peers:
         self._tls = self._new_tls()
         self.ports: list[int] = []
 
-    def _described(self, configs: Sequence[PeerConfig]) -> dict[str, _Peer]:
-        peers: dict[str, _Peer] = {}
+    def _described(self, configs: Sequence[PeerConfig]) -> dict[str, Peer]:
+        peers: dict[str, Peer] = {}
         seen = {self._identity.fingerprint: "this host itself"}
         for config in configs:
             if config.address is not None:
@@ -147,7 +103,7 @@ class Peers:
             if other != f"peer {config.name}":
                 raise ConfigError([f"peer {config.name}: its certificate is that of {other}"])
             allowed = self._arenas if config.arenas is None else self._arenas & set(config.arenas)
-            peers[config.name] = _Peer(config, certificate, allowed, disabled=False)
+            peers[config.name] = Peer(config, certificate, allowed, disabled=False)
         return peers
 
     def _new_tls(self) -> Tls:
@@ -170,6 +126,7 @@ class Peers:
             async with trio.open_nursery() as self._nursery:
                 if sockets:
                     self._nursery.start_soon(listener.serve, sockets, self._admit)
+                self._nursery.start_soon(watch_addresses, self.network_changed)
                 for peer in self._peers.values():
                     self._start(peer)
                 task_status.started()
@@ -177,7 +134,7 @@ class Peers:
         finally:
             self._nursery = None
 
-    def _start(self, peer: _Peer) -> None:
+    def _start(self, peer: Peer) -> None:
         if self._nursery is None or peer.config.address is None:
             return
         peer.dialer = Dialer(
@@ -187,7 +144,7 @@ class Peers:
         )
         self._nursery.start_soon(self._keep, peer, peer.dialer)
 
-    async def _keep(self, peer: _Peer, dialer: Dialer) -> None:
+    async def _keep(self, peer: Peer, dialer: Dialer) -> None:
         with peer.scope:
             await dialer.run()
 
@@ -213,7 +170,7 @@ class Peers:
                 now.disabled = peer.disabled
                 now.last_seen_ns = peer.last_seen_ns
             peer.disabled = True
-            self._hang_up(peer, "removed from the config" if now is None else "the config changed")
+            peer.close("removed from the config" if now is None else "the config changed")
             peer.scope.cancel()
         self._tls = self._new_tls()
         for name, peer in described.items():
@@ -226,7 +183,7 @@ class Peers:
         """Return the state of every configured peer, in the order of the config."""
         return [self._row(name, peer) for name, peer in self._peers.items()]
 
-    def _row(self, name: str, peer: _Peer) -> PeerRow:
+    def _row(self, name: str, peer: Peer) -> PeerRow:
         link = peer.link
         return PeerRow(
             name=name,
@@ -255,7 +212,7 @@ class Peers:
         """
         peer = self._peer(name)
         peer.disabled = False
-        if peer.reason == _DISABLED:
+        if peer.reason == DISABLED:
             peer.reason = ""
         if peer.dialer is not None:
             peer.dialer.kick()
@@ -269,8 +226,8 @@ class Peers:
         """
         peer = self._peer(name)
         peer.disabled = True
-        peer.reason = _DISABLED
-        self._hang_up(peer, _DISABLED)
+        peer.reason = DISABLED
+        peer.close(DISABLED)
         self._show(peer)
 
     def network_changed(self) -> None:
@@ -281,18 +238,12 @@ class Peers:
             elif peer.dialer is not None:
                 peer.dialer.kick()
 
-    def _peer(self, name: str) -> _Peer:
+    def _peer(self, name: str) -> Peer:
         if name not in self._peers:
             raise PathNotFoundError(f"no peer {name!r}", hint=f"peers: {', '.join(self._peers) or 'none'}")
         return self._peers[name]
 
-    def _hang_up(self, peer: _Peer, reason: str) -> None:
-        if peer.link is not None:
-            peer.link.connection.close(DisconnectedError(reason, peer=peer.config.name), goodbye=reason)
-        elif peer.dialer is not None:
-            peer.dialer.abandon()
-
-    def _show(self, peer: _Peer) -> None:
+    def _show(self, peer: Peer) -> None:
         shown = (peer.state, peer.reason)
         if shown != peer.shown and self._peers.get(peer.config.name) is peer:
             peer.shown = shown
@@ -314,146 +265,47 @@ class Peers:
                 await _linger(stream)
             else:
                 silent = "no hello in time"
-                await self.attach(
-                    name, tls, dialled=False, address=address, greeting=scope, greeted=authenticated
-                )
+                await self._attach(name, tls, False, address, Greeting(scope, authenticated))
         if scope.cancelled_caught and silent:
             auth_log.rejected(address, silent)
         with trio.move_on_after(0):
             await stream.aclose()
 
-    async def _dial(self, peer: _Peer) -> bool:
+    async def _dial(self, peer: Peer) -> bool:
         name, address = peer.config.name, peer.config.address or ""
-        peer.attempting = not peer.reason or peer.reason == _DISABLED
+        peer.attempting = not peer.reason or peer.reason == DISABLED
         self._show(peer)
         try:
             with trio.CancelScope(deadline=trio.current_time() + GREETING_S) as scope:
                 stream = await open_stream(address)
                 try:
                     tls = await self._tls.connect(stream, name)
-                    return await self.attach(name, tls, dialled=True, address=address, greeting=scope)
+                    return await self._attach(name, tls, True, address, Greeting(scope))
                 finally:
                     with trio.move_on_after(0):
                         await stream.aclose()
-            self._failed(peer, address, "no answer in time", None)
+            dial_failed(peer, address, "no answer in time", None)
         except PeerRejectedError as error:
-            self._failed(peer, address, str(error), error.fingerprint)
+            dial_failed(peer, address, str(error), error.fingerprint)
         except NetError as error:
-            self._failed(peer, address, str(error), None)
+            dial_failed(peer, address, str(error), None)
         finally:
             peer.attempting = False
             self._show(peer)
         return False
 
-    def _failed(self, peer: _Peer, address: str, reason: str, fingerprint: bytes | None) -> None:
-        # A peer that is switched off is tried once a minute for days: said once, and again when it changes.
-        if reason != peer.reason or fingerprint is not None:
-            auth_log.rejected(address, reason, peer=peer.config.name, fingerprint=fingerprint)
-        if peer.link is None and not peer.disabled:
-            peer.reason = reason
+    async def attach(self, name: str, stream: trio.abc.Stream, *, dialled: bool, address: str) -> bool:
+        """Speak with a peer over a stream that is known to be its own; see `Pairs.attach`."""
+        return await self._attach(name, stream, dialled, address, Greeting())
 
-    async def attach(
-        self,
-        name: str,
-        stream: trio.abc.Stream,
-        *,
-        dialled: bool,
-        address: str,
-        greeting: trio.CancelScope | None = None,
-        greeted: Callable[[], None] = lambda: None,
+    async def _attach(
+        self, name: str, stream: trio.abc.Stream, dialled: bool, address: str, greeting: Greeting
     ) -> bool:
-        """Speak with a peer over an authenticated stream for as long as it lives; says whether it greeted.
-
-        Args:
-            name: whose stream it is.
-            stream: TLS, or anything in memory whose other end is known; closed at the end.
-            dialled: whether this side dialled.
-            address: of the other side, for logs.
-            greeting: has the deadline of the greeting, which is lifted after it.
-            greeted: called when the peer has said hello.
-        """
         peer = self._peers.get(name)
         if peer is None:  # RACE: removed from the config since its handshake began.
             auth_log.rejected(address, "not a peer any more", peer=name)
             return False
-        link = Link(stream, name=name, key=peer.certificate.key, visible=peer.visible, parts=self._parts)
-        up = False
-        async with trio.open_nursery() as nursery:
-            ended = trio.Event()
-            nursery.start_soon(self._run_link, link, ended)
-            try:
-                if peer.disabled:
-                    link.connection.close(DisconnectedError("disabled", peer=name), goodbye="disabled there")
-                await link.greeted()
-                if greeting is not None:
-                    greeting.deadline = math.inf
-                greeted()
-                up = await self._take_place(peer, link, dialled)
-            except NetError as error:
-                self._not_greeted(peer, link, address, error, dialled)
-            else:
-                if up:
-                    await self._serve(peer, link, address, ended)
-        return up
-
-    @staticmethod
-    async def _run_link(link: Link, ended: trio.Event) -> None:
-        try:
-            await link.run()
-        finally:
-            ended.set()
-
-    def _not_greeted(self, peer: _Peer, link: Link, address: str, error: NetError, dialled: bool) -> None:
-        reason = str(link.connection.reason or error)
-        if dialled:
-            self._failed(peer, address, reason, peer.certificate.fingerprint)
-        else:
-            auth_log.rejected(
-                address, reason, peer=peer.config.name, fingerprint=peer.certificate.fingerprint
-            )
-
-    async def _take_place(self, peer: _Peer, link: Link, dialled: bool) -> bool:
-        """Make ``link`` the one of the peer, if it is to stay; waits until the one before is gone.
-
-        Raises:
-            DisconnectedError: another one stays.
-        """
-        while peer.link is not None:
-            if dialled != peer.dialled and dialled != self._ours_stay(peer):
-                peer.link.connection.probe()
-                error = DisconnectedError("already connected", peer=peer.config.name)
-                link.connection.close(error, goodbye="already connected")
-                raise error
-            error = DisconnectedError("replaced by a newer connection", peer=peer.config.name)
-            peer.link.connection.close(error, goodbye=str(error))
-            await peer.gone.wait()
-        if link.connection.ended or peer.disabled:
-            link.connection.close(DisconnectedError("closed", peer=peer.config.name))
-            raise DisconnectedError("closed", peer=peer.config.name)
-        peer.link, peer.dialled, peer.gone = link, dialled, trio.Event()
-        peer.attempting &= not dialled
-        return True
-
-    def _ours_stay(self, peer: _Peer) -> bool:
-        return self._identity.fingerprint < peer.certificate.fingerprint
-
-    async def _serve(self, peer: _Peer, link: Link, address: str, ended: trio.Event) -> None:
-        auth_log.accepted(peer.config.name, address, peer.certificate.fingerprint)
-        peer.reason = ""
-        self._show(peer)
-        self._household.link_up(link)
-        try:
-            await ended.wait()
-        finally:
-            peer.link = None
-            peer.last_seen_ns = self._wall_ns()
-            reason = str(link.connection.reason)
-            peer.reason = _DISABLED if peer.disabled else reason
-            self._household.link_down(link, reason)
-            peer.gone.set()
-            if peer.dialer is not None:
-                peer.dialer.look()
-            self._show(peer)
+        return await self._pairs.attach(peer, stream, dialled=dialled, address=address, greeting=greeting)
 
 
 async def _linger(stream: trio.SocketStream) -> None:
