@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core import sums
+from core.api import Usage
 from core.byteranges import ByteRanges
 from core.connected import ConnectedPeers
 from core.db import Connection, connect_readonly
@@ -73,15 +75,6 @@ class EffectiveMark:
     origin: Inode | None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Sums over the files below a directory; ``held`` counts bytes on this host."""
-
-    files: int
-    bytes: int
-    held: int
-
-
 _HELD = (
     "CASE WHEN kind <> 1 THEN 0 WHEN local <> 0 THEN size WHEN hash IS NULL THEN 0"
     " ELSE coalesce((SELECT disk_bytes FROM blob WHERE blob.hash = node.hash), 0) END"
@@ -123,12 +116,6 @@ ENTRIES = (
     " FROM entry AS e LEFT JOIN peer ON peer.id = e.peer WHERE e.node = ?"
 )
 BLOB = "SELECT size, ranges, verified FROM blob WHERE hash = ?"
-_USAGE_SUMS = f"SELECT count(*), coalesce(sum(size), 0), coalesce(sum({_HELD}), 0)"
-_BELOW = (
-    "WITH RECURSIVE below (id) AS (SELECT ? UNION ALL"
-    " SELECT node.id FROM below JOIN node ON node.parent = below.id WHERE node.kind = 2)"
-)
-USAGE = f"{_BELOW} {_USAGE_SUMS} FROM below JOIN node ON node.parent = below.id WHERE node.kind = 1"
 NAMES_LIKE = (
     "SELECT id, name FROM node WHERE kind <> 0 AND parent <> 0"
     " AND CAST(name AS TEXT) LIKE ? ESCAPE '\\' LIMIT ?"
@@ -138,7 +125,7 @@ ROOT = "SELECT value FROM meta WHERE key = 'root'"
 
 STATEMENTS = (
     ATTR_BY_ID, ATTR_BY_NAME, LISTING, NODE_BY_ID, NODE_BY_NAME, NODES, NAME_BY_ID, PATH, CHAIN, MARK,
-    EXPLICIT, ENTRIES, BLOB, USAGE, ROOT,
+    EXPLICIT, ENTRIES, BLOB, ROOT, *(sums.STATEMENTS),
 )  # fmt: skip
 """All statements of this module, for the test that none of them scans a table."""
 
@@ -292,8 +279,7 @@ class ArenaReader:
 
     def usage(self, inode: int) -> Usage:
         """Return sums over everything below a directory; milliseconds per thousand files."""
-        row = self._one(USAGE, inode)
-        return Usage(*row)
+        return sums.usage(self._conn, inode)
 
 
 def holds(entry: EntryOf, node: NodeRow) -> bool:
