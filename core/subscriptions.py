@@ -44,12 +44,15 @@ class Subscriptions:
 
     async def run(self) -> None:
         """Run the subscriptions of all links, for ever."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for link in list(self.links.values()):
-                self._start(nursery, link)
-            nursery.start_soon(self._persist_acknowledgements)
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for link in list(self.links.values()):
+                    self._start(nursery, link)
+                nursery.start_soon(self._persist_acknowledgements)
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     def link_up(self, link: PeerLink) -> None:
         """See `Household.link_up`."""

@@ -112,7 +112,10 @@ def _marks_unsatisfied(host: Host) -> Iterator[str]:
             continue
         mark = cache.marks.effective(node.id, node.parent)
         if mark is Mark.OWN and host.datadir is not None:
-            if node.local != Holding.REAL and cache.entries(node.id):
+            entry = cache.local_entry(node.id)
+            # A directory that was deleted elsewhere is kept, unannounced, while something is in it.
+            kept = node.kind == Kind.DIR and entry is not None and entry.holding == Holding.REAL
+            if node.local != Holding.REAL and not kept:
                 yield f"{node.path!r} is marked own and not real"
         elif mark is not Mark.WATCH and node.kind == Kind.FILE and not node.local:
             yield f"{node.path!r} is marked {mark} and not held"

@@ -37,6 +37,7 @@ class DyingEngine(Engine):
     def __init__(self, config: Config, self_key: PeerKey, peer_keys: dict[str, PeerKey]) -> None:
         super().__init__(config, self_key, peer_keys)
         self.killed = False
+        self.scope = trio.CancelScope()
         self._commits_left: int | None = None
         for arena in self.arenas.values():
             arena.cache.conn.set_commit_hook(self._on_commit)
@@ -52,6 +53,7 @@ class DyingEngine(Engine):
             self._commits_left -= 1
             if self._commits_left < 0:
                 self.killed = True
+                self.scope.cancel()
                 raise KilledError
         return False
 
@@ -122,7 +124,7 @@ class Host:
             self._engine.remember_peer(other, "fp")
         self.connected = ConnectedPeers()
         self._service = Service(self._engine, "fp", self.connected)
-        self._scope = trio.CancelScope()
+        self._scope = self._engine.scope
         self.stopping = trio.Event()
         self.stopped = trio.Event()
         try:
@@ -245,6 +247,8 @@ class Line:
                 inner.start_soon(link.run)
                 try:
                     await link.greeted()
+                    if host.stopping.is_set():
+                        return
                     engine.subscriptions.link_up(link)
                     host.connected.add(other.key)
                     while not link.connection.ended:
