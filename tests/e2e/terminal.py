@@ -51,6 +51,14 @@ class Terminal:
             assert took_s < timeout_s, f"{pattern!r} not seen in {timeout_s:g} s:\n{self.text}"
         return time.monotonic() - started_s
 
+    def wait_gone(self, text: str, timeout_s: float = 20.0) -> None:
+        """Wait until the screen does not have a text any more."""
+        limit_s = time.monotonic() + timeout_s
+        while text in self.text:
+            alive = self._read()
+            assert alive, f"ended with {text!r} on the screen:\n{self.text}"
+            assert time.monotonic() < limit_s, f"{text!r} still seen:\n{self.text}"
+
     def press(self, *keys: str) -> None:
         """Send keys: characters, or escape sequences."""
         for key in keys:

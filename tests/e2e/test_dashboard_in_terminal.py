@@ -13,14 +13,15 @@ def test_the_dashboard_hosts_the_daemon() -> None:
         anna.start()
         with Terminal(bert.daemon_command(), dict(os.environ) | bert.environment()) as screen:
             screen.wait_for("docs")
+            screen.wait_for("anna +● connected")
+            screen.press("1", "\r")
             screen.wait_for("recipes")
-            screen.wait_for("anna")
-            screen.wait_for("connected")
             shown = bert.view() / "recipes/bread.txt"
             wait_until(lambda: reads(shown, b"flour, water, salt"), WAIT_S, "the file on the mount")
             screen.press("?")
-            screen.wait_for("(?i)help|keys")
+            screen.wait_for("Keys and words")
             screen.press("\x1b")
+            screen.wait_gone("Keys and words")
             screen.press("q")
             assert screen.wait_end() == 0
         assert not is_mounted(bert.mount)
@@ -34,9 +35,11 @@ def test_the_dashboard_attaches_to_a_daemon_and_leaves_it_running() -> None:
         wait_until(lambda: hashed(shown), WAIT_S, "its hash")
         with Terminal(bert.daemon_command(), dict(os.environ) | bert.environment(), 80, 24) as screen:
             screen.wait_for("docs")
-            screen.press("1", "k")
-            wait_until(lambda: attribute(shown, "mark") == "keep", WAIT_S, "the mark set by a key")
-            screen.wait_for("keep")
+            screen.press("1", "\r")
+            screen.wait_for("letter.txt")
+            screen.press("k")
+            wait_until(lambda: attribute(bert.view(), "mark") == "keep", WAIT_S, "the mark set by a key")
+            screen.wait_for("kept")
             screen.press("q")
             assert screen.wait_end() == 0
         assert bert.status()["name"] == "bert"
