@@ -44,11 +44,10 @@ def _use(laptop: Peer, server: Peer) -> None:
 
 async def _capture(laptop: Peer, out_dir: Path) -> list[Path]:
     os.environ.update(laptop.environment())
-    from net.control import ControlClient
-
     from app.bridge import Bridge  # loaded after the environment says where the dashboard's state goes
     from app.tui.attach import connect
     from app.tui.screenshot import capture
+    from net.control import ControlClient
 
     loop, api, title = connect(ControlClient(laptop.socket))
     try:
