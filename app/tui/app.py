@@ -256,7 +256,7 @@ class RealizeApp(Commands, App[int]):
         single = self.zoomed or width < GRID_WIDTH or height < GRID_HEIGHT
         root = self.screen_stack[0]
         root.set_class(single, "-single")
-        root.set_class(height < BARE_HEIGHT, "-bare")
+        self.set_class(height < BARE_HEIGHT, "-bare")
         for name, pane in self.panes.items():
             pane.set_class(name == self.front, "-front")
         self.tabs.focused = self.front

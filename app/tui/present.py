@@ -145,26 +145,25 @@ def status_spans(snapshot: Snapshot, title: str, width: int, problem: str = "") 
 
 
 def _fit(pieces: list[Piece], width: int) -> tuple[Span, ...]:
-    """Join the pieces; shorten, then drop, those with the greatest rank until they fit."""
-    for rank in sorted({piece.rank for piece in pieces}, reverse=True):
-        if _length(pieces) <= width:
-            break
-        pieces = [
-            Piece(piece.rank, piece.short) if piece.rank == rank and piece.short else piece
-            for piece in pieces
-        ]
-    while len(pieces) > 1 and _length(pieces) > width:
-        pieces.remove(max(pieces, key=lambda piece: piece.rank))
+    """Join the pieces that fit, the most important first, each as long as there is room for."""
+    ranked = sorted(pieces, key=lambda piece: piece.rank)
+    shown = {id(piece): piece.short or piece.long for piece in ranked}
+    while len(shown) > 1 and _length(list(shown.values())) > width:
+        shown.pop(id(ranked.pop()))
+    for piece in ranked:
+        longer = shown | {id(piece): piece.long}
+        if _length(list(longer.values())) <= width:
+            shown = longer
     spans: list[Span] = []
     for piece in pieces:
-        if spans:
-            spans.append((" │ ", "trough"))
-        spans += piece.long
+        if id(piece) in shown:
+            spans += [(" │ ", "trough")] if spans else []
+            spans += shown[id(piece)]
     return tuple(spans)
 
 
-def _length(pieces: Sequence[Piece]) -> int:
-    return sum(cell_len(part) for piece in pieces for part, _ in piece.long) + 3 * (len(pieces) - 1)
+def _length(texts: Sequence[tuple[Span, ...]]) -> int:
+    return sum(cell_len(part) for spans in texts for part, _ in spans) + 3 * (len(texts) - 1)
 
 
 def _peers(status: Status) -> Piece:

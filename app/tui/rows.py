@@ -348,8 +348,8 @@ def mark_row(row: MarkRow, *, marked: bool = False) -> Row:
 # Activity
 
 LINE_COLUMNS = (
-    Column("time", "Time", 8, rank=1),
-    Column("kind", "What", 10, rank=2),
+    Column("time", "Time", 8, rank=2),
+    Column("kind", "What", 10, rank=1),
     Column("text", "", 20, rank=0, flex=1),
 )
 

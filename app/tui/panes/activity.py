@@ -121,7 +121,7 @@ def _counted(snapshot: Snapshot, journal: Journal) -> list[Line]:
     for arena in status.arenas if status is not None else ():
         known = sum(at.arena == arena.name for at in journal.conflicts)
         if arena.conflicts > known:
-            text = f"{name(arena.name)}: {plural(arena.conflicts - known, 'conflict')} from before"
+            text = f"{name(arena.name)}: {plural(arena.conflicts - known, 'conflict')} found earlier"
             lines.append(
                 Line(0, "conflict", text, "conflict", ArenaPath(arena.name), "realize conflicts list")
             )

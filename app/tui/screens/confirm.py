@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
@@ -29,7 +29,8 @@ class ConfirmScreen(ModalScreen[bool]):
         """The question, what it means, and the two answers."""
         with Vertical(classes="dialog"):
             yield Static(self._question, classes="question", markup=False)
-            yield Static(self._detail, classes="detail", markup=False)
+            with VerticalScroll(can_focus=False):
+                yield Static(self._detail, classes="detail", markup=False)
             with Horizontal(classes="answers"):
                 yield Button("No", id="no", variant="primary", flat=True)
                 yield Button(self._yes, id="yes", variant="warning", flat=True)
