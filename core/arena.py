@@ -19,7 +19,7 @@ from core.api import HashingRow
 from core.audit import AuditLog
 from core.blobrows import Area
 from core.blobs import BlobStore
-from core.cache import ArenaCache
+from core.cache import ArenaCache, CachedNode
 from core.config import ArenaConfig
 from core.db import Connection
 from core.errors import StoreError
@@ -196,25 +196,21 @@ class Arena:
     def record_cached(self, nodes: Sequence[int]) -> None:
         """Record that the shown content of these nodes is whole and verified in the blob store."""
         with self.cache.write():
-            self.cache.set_cached(nodes)
-            marks, tree = self.cache.marks, self.cache.tree
-            kept = []
-            for node in nodes:
-                if marks.effective(node, tree.parent_and_name(node)[0]) is not Mark.WATCH:
-                    kept.append(self.cache.shown(node).hash)
-            self._tell_cached(nodes)
-            self.blobs.set_area([Hash(content) for content in kept if content is not None], Area.PROTECTED)
+            cached = self.cache.set_cached(nodes)
+            marks = self.cache.marks
+            kept = [item.hash for item in cached if marks.effective(item.node, item.parent) is not Mark.WATCH]
+            self.blobs.set_area(kept, Area.PROTECTED)
+            if cached:
+                self._tell_cached(cached)
 
-    def _tell_cached(self, nodes: Sequence[int]) -> None:
-        if not nodes:
-            return
-        shown = [self.cache.shown(node).hash or b"" for node in nodes]
+    def _tell_cached(self, cached: Sequence[CachedNode]) -> None:
+        directory = self.cache.tree.directory_path
         self.cache.emit(
             FilesChanged(
                 arena=self.name,
                 what="available",
-                paths=tuple(self.cache.tree.path(node) for node in nodes),
-                contents=tuple(shown),
+                paths=tuple(join(directory(item.parent), item.name) for item in cached),
+                contents=tuple(item.hash for item in cached),
                 cause="mark" if self.cache.marks.all_explicit() or self.config.mark != "watch" else "user",
             )
         )

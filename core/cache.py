@@ -10,8 +10,9 @@ with something visible in it is shown although nobody announces it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from core.changes import Changes
 from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, choose
@@ -21,12 +22,31 @@ from core.history import History, Op
 from core.inodes import ArenaInodes
 from core.marks import Marks
 from core.tree import NO_PARENT, Tree
-from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
-from core.versions import EMPTY, bump, decode, encode
+from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
+from core.versions import EMPTY, bump, decode, encode, merge
 
 _log = logging.getLogger("realize.core.cache")
 
 _IMPLICIT_MODE = 0o755
+
+_TO_CACHE = (
+    "SELECT n.parent, n.name, n.kind, n.size, n.mtime_ns, n.mode, n.hash, n.vector, e.holding, e.vector"
+    " FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0"
+    " WHERE n.id = ? AND n.kind = 1 AND n.hash IS NOT NULL AND n.local = 0 AND e.holding IS NOT 1"
+)
+_INSERT_CACHED = (
+    "INSERT OR REPLACE INTO entry (node, peer, holding, kind, size, mtime_ns, mode, hash, vector, target,"
+    " ino, stamp) VALUES (?, 0, 2, ?, ?, ?, ?, ?, ?, NULL, 0, 0)"
+)
+
+
+class CachedNode(NamedTuple):
+    """A file whose content has become cached here."""
+
+    node: int
+    parent: int
+    name: bytes
+    hash: Hash
 
 
 class ArenaCache:
@@ -295,33 +315,33 @@ class ArenaCache:
 
     # -- what this host holds
 
-    def set_cached(self, nodes: Sequence[int]) -> None:
-        """Record that the shown content of these nodes is held whole and verified as a blob."""
-        with self.write():
+    def set_cached(self, nodes: Iterable[int]) -> list[CachedNode]:
+        """Record that the shown content of these nodes is held whole and verified as a blob.
+
+        Returns those of which it was not known yet. What is real here stays so until it is replaced.
+        """
+        done: list[CachedNode] = []
+        entries: list[tuple[object, ...]] = []
+        deleted: list[int] = []
+        with self.write() as changes:
             for node in nodes:
-                shown = self.shown(node)
-                if shown.kind != Kind.FILE or shown.hash is None or shown.local:
+                row: Any = self.conn.execute(_TO_CACHE, (node,)).fetchone()
+                if row is None:
                     continue
-                entry = EntryRow(
-                    LOCAL_PEER,
-                    int(Holding.CACHED),
-                    shown.kind,
-                    shown.size,
-                    shown.mtime_ns,
-                    shown.mode,
-                    shown.hash,
-                    shown.vector,
-                    None,
-                )
-                local = self.local_entry(node)
-                if local is not None and local.holding == Holding.REAL:
-                    # The old real file stays until it is replaced; the blob waits in the store.
-                    continue
-                self.put_entry(node, entry)
-                self.conn.execute("UPDATE node SET local = 2 WHERE id = ?", (node,))
+                parent, name, kind, size, mtime_ns, mode, content, vector, holding, own_vector = row
+                if holding == Holding.TOMBSTONE:
+                    vector = merge((vector, own_vector))
+                    deleted.append(node)
+                entries.append((node, kind, size, mtime_ns, mode, content, vector))
+                done.append(CachedNode(node, parent, name, content))
                 self.history.append(node, Op.AVAILABLE)
-                self.changes.nodes.add(node)
-                self.changes.touched.add(self.tree.parent_and_name(node)[0])
+                changes.nodes.add(node)
+                changes.touched.add(parent)
+            self.conn.executemany(_INSERT_CACHED, entries)
+            self.conn.executemany("UPDATE node SET local = 2 WHERE id = ?", [(item.node,) for item in done])
+            for node in deleted:
+                self.refresh(node)
+        return done
 
     def is_cached(self, content: bytes, besides: int) -> bool:
         """Say whether a node other than ``besides`` is cached by the blob of a content."""
@@ -353,6 +373,9 @@ class ArenaCache:
         """Record that a version became a real file, directory or link in the datadir; keeps its vector."""
         with self.write():
             before = self.local_entry(node)
+            if before is not None and before.holding == Holding.TOMBSTONE:
+                # The change that outlives our deletion comes after what we deleted.
+                entry = entry._replace(vector=merge((Vector(entry.vector), Vector(before.vector))))
             self.put_entry(node, entry, ino=ino)
             known = before is not None and before.holding == Holding.REAL
             self.history.append(node, Op.REPLACE if known else Op.ADD)
