@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ from core.locks import DirectoryLock
 from core.paths import join
 from core.placing import Identity
 from core.remote import RemoteEntries
-from core.trash import adopt_displaced
+from core.trash import Displaced, adopt_displaced, displaced_node
+from core.trashrows import Reason
 from core.types import Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
@@ -68,6 +70,7 @@ class Arena:
         self.name = config.name
         self.datadir = config.datadir
         self.events = events
+        self._now_ns = now_ns
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
         self.looked_at = trio.Event()
@@ -186,7 +189,7 @@ class Arena:
         """Note for which node a content is being fetched, to record it when it is whole and verified."""
         if not self.blobs.held(content):
             self._wanted_by.setdefault(content, set()).add(node)
-        elif not self.cache.shown(node).local:
+        elif self.cache.shown(node).hash == content and not self.cache.shown(node).local:
             self.record_cached([node])
 
     def _on_verified(self, content: Hash) -> None:
@@ -225,10 +228,39 @@ class Arena:
         """Take replaced files that a crash left in the work directory into the trash."""
         for path in sorted(self.work_path.iterdir()):
             if path.name.startswith("old-"):
-                await adopt_displaced(self.blobs, path)
+                await self._adopt_leftover(path)
             elif path.name.startswith("new-"):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+
+    async def _adopt_leftover(self, path: Path) -> None:
+        node = displaced_node(path)
+        try:
+            at = self.cache.tree.path(node)
+            why = Reason.REPLACED if self.cache.shown(node).kind else Reason.DELETED
+        except KeyError:
+            at, why = RelPath(os.fsencode(path.name)), Reason.REPLACED
+        await self.to_trash(path, at, why, None)
+
+    async def to_trash(self, displaced: Path, path: RelPath, why: Reason, by: PeerKey | None) -> bool:
+        """Move a file that was taken out of ``path`` of the datadir to the trash; says whether it is there.
+
+        ``by`` is whose change displaced it, None if that is not known.
+        """
+
+        def record(found: Displaced) -> None:
+            self.cache.trash.put(
+                path,
+                found.hash,
+                found.size,
+                mtime_ns=found.mtime_ns,
+                mode=found.mode,
+                at_ns=self._now_ns(),
+                why=why,
+                by=by,
+            )
+
+        return await adopt_displaced(self.blobs, displaced, record)
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""
@@ -241,6 +273,7 @@ class Arena:
             nodes = self.cache.drop_cached(content)
             with self.cache.write():
                 self.cache.mark_dirty(nodes)
+        self.cache.trash.forget_lost()
         await trio.lowlevel.checkpoint()
 
     def _may_evict(self, content: Hash) -> bool:
@@ -254,6 +287,7 @@ class Arena:
         return row is None
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
+        self.cache.trash.forget(content for content, _ in victims)
         for content, freed in victims:
             for node in self.cache.drop_cached(content):
                 self.events.emit(

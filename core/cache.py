@@ -10,6 +10,7 @@ with something visible in it is shown although nobody announces it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from core.events import AnyEvent
 from core.history import History, Op
 from core.inodes import ArenaInodes
 from core.marks import Marks
+from core.trashrows import Reason, TrashRows
 from core.tree import NO_PARENT, Tree
 from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import EMPTY, bump, decode, encode, merge
@@ -67,6 +69,7 @@ class ArenaCache:
         self._inodes = inodes
         self.tree = Tree(conn, inodes)
         self.history = History(conn)
+        self.trash = TrashRows(conn)
         with transaction(conn):
             self.root = self.tree.ensure_root()
             self.history.ensure_uuid()
@@ -220,9 +223,19 @@ class ArenaCache:
             " target, ino, stamp) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (node, *entry, ino, stamp),
         )
+        if entry.peer == LOCAL_PEER:
+            self._local_changed(node, real=entry.holding == Holding.REAL)
+
+    def _local_changed(self, node: int, *, real: bool) -> None:
+        if real:
+            self.marks.became_real(node)
+        else:
+            self.marks.forget_file(node)
 
     def remove_entry(self, node: int, peer: int) -> None:
         """Remove an entry of a node; call `refresh` afterwards."""
+        if peer == LOCAL_PEER:
+            self._local_changed(node, real=False)
         self.conn.execute("DELETE FROM entry WHERE node = ? AND peer = ?", (node, peer))
 
     def next_vector(self, node: int) -> Vector:
@@ -236,9 +249,13 @@ class ArenaCache:
         if local is not None:
             shown = self.shown(node)
             base = Vector(shown.vector if shown.local else local.vector)
-        counters = decode(base)
+        return self.vector_over(node, [base])
+
+    def vector_over(self, node: int, vectors: Iterable[Vector]) -> Vector:
+        """Return the vector of a change made here that descends from ``vectors``; never used before."""
+        counters = decode(merge(vectors))
         counters[self.self_key] = max(
-            (decode(Vector(entry.vector)).get(self.self_key, 0) for entry in entries),
+            (decode(Vector(entry.vector)).get(self.self_key, 0) for entry in self.entries(node)),
             default=0,
         )
         return bump(encode(counters), self.self_key)
@@ -257,6 +274,7 @@ class ArenaCache:
         parent, name, before = row[0], row[1], Shown(*row[2:])
         entries = self.entries(node)
         after = choose(entries)
+        self._take_merged(node, entries, after)
         if after.kind == Kind.NONE and (node == self.root or self._has_visible_child(node)):
             after = after._replace(kind=int(Kind.DIR), mode=_IMPLICIT_MODE)
         if after.local == Holding.REAL:
@@ -271,6 +289,31 @@ class ArenaCache:
         self.note_change(node, parent, name, before.kind, after.kind)
         if not after.local and any(entry.peer == LOCAL_PEER for entry in entries):
             self.mark_dirty([node])  # superseded here: it is to be replaced, to go, or to come back
+
+    def _take_merged(self, node: int, entries: Sequence[EntryRow], shown: Shown) -> None:
+        """Let this host's entry take the vector of the shown version, which is its own (spec 4 §Versions).
+
+        Equal content is one version whatever the vectors. Without this, what was learned from a peer, that
+        a conflict is resolved say, would be forgotten with that peer's entry. A real file whose mode or
+        time differ is adjusted first.
+        """
+        if not shown.local or len(entries) == 1:
+            return
+        local = next(entry for entry in entries if entry.peer == LOCAL_PEER)
+        same_mode = local.kind == Kind.SYMLINK or not (local.mode ^ shown.mode) & 0o777
+        same_time = local.kind != Kind.FILE or local.mtime_ns == shown.mtime_ns
+        if local.vector == shown.vector or not (local.holding == Holding.CACHED or (same_mode and same_time)):
+            return
+        self.conn.execute(
+            "UPDATE entry SET vector = ?, mtime_ns = ?, mode = ? WHERE node = ? AND peer = 0",
+            (
+                shown.vector,
+                local.mtime_ns if local.holding == Holding.REAL else shown.mtime_ns,
+                local.mode if local.holding == Holding.REAL else shown.mode,
+                node,
+            ),
+        )
+        self.history.append(node, Op.META)
 
     def note_change(self, node: int, parent: int, name: bytes, before: int, after: int) -> None:
         """Record in the running `Changes` that a node was rewritten; keeps directories visible."""
@@ -368,6 +411,31 @@ class ArenaCache:
                 self.refresh(node)
                 self.changes.touched.add(self.tree.parent_and_name(node)[0])
         return nodes
+
+    def trash_cached(self, node: int, by: PeerKey | None, why: Reason) -> None:
+        """Give up the cached copy of a version that is outdated now: its content goes to the trash.
+
+        Inside `write`, after `refresh`. ``by`` is whose change outdated it.
+        """
+        entry = self.local_entry(node)
+        if entry is None or entry.holding != Holding.CACHED or entry.hash is None:
+            return
+        content = Hash(entry.hash)
+        self.remove_entry(node, LOCAL_PEER)
+        self.history.append(node, Op.DROP)
+        if not self.is_cached(content, node):
+            self.trash.put_aside(content)
+        self.trash.put(
+            self.tree.path(node),
+            content,
+            entry.size,
+            mtime_ns=entry.mtime_ns,
+            mode=entry.mode,
+            at_ns=time.time_ns(),
+            why=why,
+            by=by,
+        )
+        self.refresh(node)
 
     def set_real(self, node: int, entry: EntryRow, ino: int) -> None:
         """Record that a version became a real file, directory or link in the datadir; keeps its vector."""

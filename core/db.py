@@ -34,7 +34,10 @@ ARENA_APPLICATION_ID = 0x526C7A41  # "RlzA"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 8 * 1024
 
-_MIGRATIONS: dict[str, tuple[str, ...]] = {"global": ("global.sql",), "arena": ("arena.sql",)}
+_MIGRATIONS: dict[str, tuple[str, ...]] = {
+    "global": ("global.sql",),
+    "arena": ("arena.sql", "arena-2.sql", "arena-3.sql"),
+}
 """Scripts that bring a database of each kind from version n to n+1, in order."""
 
 _APPLICATION_IDS = {"global": GLOBAL_APPLICATION_ID, "arena": ARENA_APPLICATION_ID}

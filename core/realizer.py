@@ -23,8 +23,10 @@ from core.history import Op
 from core.paths import join
 from core.placing import Identity, Placed, Placement, adjust, place
 from core.rules import Action
-from core.trash import adopt_displaced, displaced_name
-from core.types import Hash, Holding, Kind, RelPath
+from core.trash import displaced_name
+from core.trashrows import Reason
+from core.types import Hash, Holding, Kind, PeerKey, RelPath, Vector
+from core.versions import EMPTY, advanced
 from core.work import Work
 
 if TYPE_CHECKING:
@@ -88,9 +90,13 @@ class Realizer:
                 except OSError as error:
                     placed = [Placed(error=error)] * len(placements)
                 outcomes += self._record(ready, placements, placed)
+        by_path = {placement.path: work for placement, (work, _) in zip(placements, ready, strict=True)}
         for placement, result in zip(placements, placed, strict=True):
             if result.displaced and placement.displaced is not None:
-                await adopt_displaced(self._arena.blobs, placement.displaced)
+                work = by_path[placement.path]
+                await self._arena.to_trash(
+                    placement.displaced, placement.path, _reason(placement), _author(work)
+                )
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
         return outcomes
@@ -127,7 +133,11 @@ class Realizer:
         """
         blobs = self._arena.blobs
         left = shared[content] = shared.get(content, 1) - 1
-        if not left and not blobs.is_open(content) and not self._arena.cache.is_cached(content, work.node):
+        cache = self._arena.cache
+        shared_here = cache.is_cached(content, work.node) or cache.trash.holds(
+            content, besides=self._path(work)
+        )
+        if not left and not blobs.is_open(content) and not shared_here:
             return blobs.file_path(content)
         copy = self._arena.work_path / f"new-{work.node}-{work.counter}"
         at = os.open(copy.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -166,6 +176,7 @@ class Realizer:
             arena.work.finish(outcome.work for outcome in outcomes if not outcome.error)
             if taken:
                 arena.blobs.given_out(taken)
+                arena.cache.trash.forget(taken)
             for what, files in changed.items():
                 arena.cache.emit(self._event(what, files))
         return outcomes
@@ -231,6 +242,16 @@ class Realizer:
 
 def _repeated(contents: Iterable[Hash | None]) -> dict[Hash, int]:
     return {content: count for content, count in Counter(contents).items() if content and count > 1}
+
+
+def _reason(placement: Placement) -> Reason:
+    return Reason.DELETED if placement.kind is Kind.NONE else Reason.REPLACED
+
+
+def _author(work: Work) -> PeerKey | None:
+    """Return whose change made the shown version out of this host's."""
+    before = Vector(work.entry.vector) if work.entry is not None else EMPTY
+    return next(iter(advanced(before, Vector(work.vector))), None)
 
 
 def _what(action: Action, result: Placed) -> FileChange:

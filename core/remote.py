@@ -15,9 +15,10 @@ from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Shown, show_single
 from core.events import ConflictChanged, FileChanged
-from core.history import Op
 from core.paths import join
-from core.types import Holding, Inode, Kind, Mark, PeerKey
+from core.trashrows import Reason
+from core.types import Holding, Inode, Kind, Mark, PeerKey, Vector
+from core.versions import advanced
 
 _log = logging.getLogger("realize.core.remote")
 
@@ -210,9 +211,9 @@ class _GroupWriter:
         """A cached copy of an outdated version is nothing we hold of this path any more."""
         if was.local != Holding.CACHED or now.local:
             return
-        self._cache.remove_entry(node, LOCAL_PEER)
-        self._cache.history.append(node, Op.DROP)
-        self._cache.refresh(node)
+        by = advanced(Vector(was.vector), Vector(now.vector))
+        why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
+        self._cache.trash_cached(node, by[0] if by else None, why)
 
     def _event(self, name: bytes, what: str) -> None:
         self._cache.emit(

@@ -89,6 +89,12 @@ def merge(vectors: Iterable[Vector]) -> Vector:
     return encode(merged)
 
 
+def advanced(before: Vector, after: Vector) -> list[PeerKey]:
+    """Return the peers whose changes ``after`` knows and ``before`` does not."""
+    known = decode(before)
+    return [peer for peer, count in decode(after).items() if count > known.get(peer, 0)]
+
+
 def bump(vector: Vector, peer: PeerKey) -> Vector:
     """Return ``vector`` with the counter of ``peer`` one higher: the vector of a change made there.
 
