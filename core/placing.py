@@ -39,14 +39,15 @@ class Identity:
     size: int
     mtime_ns: int
     ino: int
+    is_dir: bool = False
 
     def matches(self, found: os.stat_result) -> bool:
-        """Say whether ``found`` is that file, unchanged; size and time count for regular files only."""
-        if found.st_ino != self.ino:
+        """Say whether ``found`` is that file, unchanged; any directory is as good as another."""
+        if self.is_dir:
+            return stat.S_ISDIR(found.st_mode)
+        if found.st_ino != self.ino or found.st_mtime_ns != self.mtime_ns:
             return False
-        if not stat.S_ISREG(found.st_mode):
-            return True
-        return found.st_size == self.size and found.st_mtime_ns == self.mtime_ns
+        return found.st_size == self.size or not stat.S_ISREG(found.st_mode)
 
 
 @dataclass(frozen=True, slots=True)

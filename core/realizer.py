@@ -111,7 +111,7 @@ class Realizer:
         path = self._path(work)
         replaces = displaced = None
         if work.entry is not None and work.entry.holding == Holding.REAL:
-            replaces = Identity(work.entry.size, work.entry.mtime_ns, work.ino)
+            replaces = _identity(work, work.entry)
             displaced = self._arena.work_path / displaced_name(work.entry.hash, work.node, work.counter)
         if action is Action.DELETE:
             return Placement(path, Kind.NONE, 0, 0, replaces=replaces, displaced=displaced)
@@ -222,7 +222,7 @@ class Realizer:
     async def _adjust(self, datadir: Path, work: Work) -> Outcome:
         if work.entry is None:
             return Outcome(work)
-        expected = Identity(work.entry.size, work.entry.mtime_ns, work.ino)
+        expected = _identity(work, work.entry)
         path = self._path(work)
         async with self._arena.exclusive():
             try:
@@ -238,6 +238,10 @@ class Realizer:
                 self._record_real(work, result)
                 self._arena.work.finish([work])
         return Outcome(work)
+
+
+def _identity(work: Work, entry: EntryRow) -> Identity:
+    return Identity(entry.size, entry.mtime_ns, work.ino, is_dir=entry.kind == Kind.DIR)
 
 
 def _repeated(contents: Iterable[Hash | None]) -> dict[Hash, int]:
