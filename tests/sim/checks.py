@@ -82,7 +82,7 @@ def _datadir_differs(host: Host) -> Iterator[str]:
     rows: list[Any] = cache.conn.execute(
         "SELECT node, kind, size, mtime_ns, mode, hash, target FROM entry WHERE peer = 0 AND holding = 1"
     ).fetchall()
-    known = {cache.tree.path(row[0]): row[1:] for row in rows}
+    known: dict[bytes, tuple[Any, ...]] = {cache.tree.path(row[0]): row[1:] for row in rows}
     seen: set[bytes] = set()
     for path, found in files_below(host.datadir):
         seen.add(path)
