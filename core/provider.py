@@ -20,6 +20,11 @@ from core.types import BlockList, Hash, RelPath, Vector
 if TYPE_CHECKING:
     from core.arena import Arena
 
+SMALL_BYTES = 1024 * 1024
+"""LIMIT: a content that is read whole for `read_small` (spec 5 §Transfer)."""
+SMALL_TOTAL_BYTES = 4 * 1024 * 1024
+"""LIMIT: what one `read_small` reads in all, so that no peer can fill the memory."""
+
 
 class OpenFile:
     """A real file or blob opened for serving; a `core.ports.OpenContent`."""
@@ -95,7 +100,15 @@ class Provider:
     async def read_small(self, arena: str, contents: Sequence[Hash]) -> list[bytes | None]:
         """See `ContentProvider.read_small`."""
         at = self._arena(arena)
-        places = [self._small_place(at, content) for content in contents]
+        places: list[_Place | None] = []
+        room = SMALL_TOTAL_BYTES
+        for content in contents:
+            place = self._small_place(at, content)
+            size = place.identity.size if place is not None else 0
+            # A peer may name anything as small: what is too much is not read, and it may ask again.
+            fits = size <= min(room, SMALL_BYTES)
+            places.append(place if fits else None)
+            room -= size if fits else 0
         datadir = os.fsencode(at.datadir) if at.datadir is not None else b""
         read: Callable[[], list[bytes | None]] = lambda: _read_all(datadir, places)  # noqa: E731 - typed closure
         return await trio.to_thread.run_sync(read, limiter=self._limiter)
