@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,33 +35,55 @@ class Shot:
 
 SHOTS = (
     Shot("dashboard", (140, 42), ("1", "enter")),
-    Shot("arenas", (110, 30), ("1", "z", "enter")),
+    Shot("arenas", (110, 30), ("1", "z")),
     Shot("connections", (120, 20), ("2", "z")),
     Shot("churten", (120, 20), ("3", "z")),
     Shot("marks", (110, 20), ("4", "z")),
     Shot("activity", (110, 20), ("5", "z")),
     Shot("help", (110, 40), ("question_mark",)),
-    Shot("small", (80, 24), ("1", "enter")),
+    Shot("small", (80, 24), ("1",)),
     Shot("tiny", (40, 12), ("1",)),
 )
 
 
+async def _nothing() -> None:
+    """Do nothing meanwhile."""
+
+
 async def capture(
-    bridge: Bridge, out_dir: Path, *, title: str = "laptop", now_ns: Callable[[], int] = time.time_ns
+    bridge: Bridge,
+    out_dir: Path,
+    *,
+    title: str = "laptop",
+    now_ns: Callable[[], int] = time.time_ns,
+    meanwhile: Callable[[], Awaitable[None]] = _nothing,
 ) -> list[Path]:
-    """Save a picture of each of `SHOTS` in ``out_dir``; returns their paths. asyncio, main thread."""
+    """Save a picture of each of `SHOTS` in ``out_dir``; returns their paths. asyncio, main thread.
+
+    ``meanwhile`` is awaited once the dashboard follows the engine: what it lets happen is in the
+    pictures, as activity and transfers.
+    """
+    app = RealizeApp(bridge, title=title, attached=False, remembering=False, now_ns=now_ns)
     saved = []
-    for shot in SHOTS:
-        app = RealizeApp(bridge, title=title, attached=False, remembering=False, now_ns=now_ns)
-        async with app.run_test(size=shot.size) as pilot:
+    async with app.run_test(size=SHOTS[0].size) as pilot:
+        await settled(pilot, app)
+        await meanwhile()
+        for shot in SHOTS:
+            await pilot.resize_terminal(*shot.size)
+            await _press(pilot, app, *shot.keys)
+            app.clear_notifications()
             await settled(pilot, app)
-            for key in shot.keys:
-                await pilot.press(key)
-                await settled(pilot, app)
             path = out_dir / f"{shot.name}.svg"
             path.write_text(app.export_screenshot(title=f"realize — {title}"), encoding="utf-8")
             saved.append(path)
+            await _press(pilot, app, "escape", "escape")
     return saved
+
+
+async def _press(pilot: Pilot[int], app: RealizeApp, *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+        await settled(pilot, app)
 
 
 async def settled(pilot: Pilot[int], app: RealizeApp) -> None:

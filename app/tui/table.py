@@ -38,6 +38,10 @@ class RowSource(Protocol):
         """Return the row at ``index``, 0 ≤ index < count."""
         ...
 
+    def find(self, key: object) -> int | None:
+        """Return the index of the row with a key."""
+        ...
+
 
 class RowList:
     """Rows that are all there already."""
@@ -53,6 +57,10 @@ class RowList:
     def row(self, index: int) -> Row:
         """Return a row."""
         return self.rows[index]
+
+    def find(self, key: object) -> int | None:
+        """Return the index of the row with a key."""
+        return next((index for index, row in enumerate(self.rows) if row.key == key), None)
 
 
 class Table(ScrollView, can_focus=True):
@@ -115,37 +123,37 @@ class Table(ScrollView, can_focus=True):
 
     # What is shown
 
-    def show(self, source: RowSource, *, key: object = None) -> None:
-        """Show other rows; the cursor goes to the row with ``key`` if it is among the visible ones' keys."""
+    def show(self, source: RowSource, *, hold: bool = True) -> None:
+        """Show other rows; the cursor stays on its row (by its key; ``hold`` false: where it is)."""
+        key = self.key if hold else None
         self.source = source
-        self.update_rows(key=key)
+        self.update_rows(key)
 
-    def update_rows(self, *, key: object = None) -> None:
-        """The source's rows may have changed: draw what differs. ``key``: the cursor stays on that row."""
+    @property
+    def key(self) -> object:
+        """The key of the row under the cursor."""
+        return None if self.current is None else self.current.key
+
+    def update_rows(self, key: object = None) -> None:
+        """The source's rows may have changed: draw what differs. The cursor goes to the row with ``key``."""
         count = self.source.count()
-        if key is not None:
-            self._seek(key, count)
-        self.cursor = min(self.cursor, max(0, count - 1))
+        found = self.source.find(key) if key is not None and key != self.key else None
+        shift = 0 if found is None else found - self.cursor
+        self.cursor = min(self.cursor + shift, max(0, count - 1))
         if self._to_end:
             self.cursor = max(0, count - 1)
         size = Size(self._width, count + 1)
         if self.virtual_size != size:
             self.virtual_size = size
+        if shift:
+            # What is looked at stays where it is when rows come and go above it.
+            self.scroll_to(y=self.scroll_offset.y + shift, animate=False, force=True, immediate=True)
         for y in range(1, self.size.height):
             if self._shown.get(y) != self._state(y):
                 self.refresh(Region(0, y, self.size.width, 1))
         if self._to_end:
             self.call_after_refresh(self.scroll_to_cursor)
         self.post_message(self.ViewChanged())
-
-    def _seek(self, key: object, count: int) -> None:
-        """Put the cursor on the row with ``key``, near where it was before; else leave it."""
-        # LIMIT: a list that shifts by more than this between two updates loses the cursor's row.
-        for distance in range(min(count, 400)):
-            for index in {self.cursor - distance, self.cursor + distance}:
-                if 0 <= index < count and self.source.row(index).key == key:
-                    self.cursor = index
-                    return
 
     def sort_by(self, key: str, descending: bool) -> None:
         """Show in the header what the rows are sorted by."""

@@ -10,7 +10,7 @@ Invariants: the children of a `Listing` are in the order of their names, as `Api
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,7 +220,7 @@ class Tree:
             row = self.rows[index]
             if isinstance(row, Notice):
                 if row.loads:
-                    stale.setdefault(row.parent.at, _last_name(row.parent))
+                    stale.setdefault(row.parent.at, last_name(row.parent))
                 continue
             above = self.parent(row)
             if above is not None and above.listing is not None and row.seen < above.listing.generation:
@@ -229,7 +229,7 @@ class Tree:
         if self.sort != "name":
             # Another order than by name needs all of a directory.
             for node in self._partial:
-                stale.setdefault(node.at, _last_name(node))
+                stale.setdefault(node.at, last_name(node))
         return [(self._nodes[at], self._before(self._nodes[at], name)) for at, name in stale.items()]
 
     def _before(self, node: Node, name: bytes) -> bytes:
@@ -237,9 +237,24 @@ class Tree:
         children = node.listing.children if node.listing else []
         low = _bisect(children, name)
         if low == len(children) and node.listing is not None and node.listing.more:
-            return _last_name(node)
+            return last_name(node)
         low -= 1 + WINDOW
         return split(children[low].at.path)[1] if low >= 0 else b""
+
+    def set_sums(self, sums: Iterable[tuple[Node, Usage | None]]) -> None:
+        """Take the sums over directories; None: not known any better."""
+        for node, usage in sums:
+            node.usage = usage or node.usage
+        if self.sort in ("size", "held"):
+            self.flatten()
+
+    def index(self, at: ArenaPath) -> int | None:
+        """Return the row of a path, None if it is not shown."""
+        node = self._nodes.get(at)
+        try:
+            return None if node is None else self.rows.index(node)
+        except ValueError:
+            return None
 
     # The flattening
 
@@ -289,7 +304,8 @@ WINDOW = 100
 """LIMIT: names read again before the first visible one; a page reaches far enough after it."""
 
 
-def _last_name(node: Node) -> bytes:
+def last_name(node: Node) -> bytes:
+    """Return the name of the last loaded child of a directory, b"" for none."""
     children = node.listing.children if node.listing else []
     return split(children[-1].at.path)[1] if children else b""
 

@@ -22,25 +22,34 @@ from core.api import (
     ArenaStatus,
     CacheUse,
     ChurtenStatus,
+    ConflictRow,
+    ConflictVersion,
     Entry,
+    EvictStep,
     GetProgress,
     HashingRow,
     JobRow,
     Jobs,
+    LogLine,
     MarkChange,
     MarkEffect,
     MarkInfo,
     MarkRow,
     Page,
     PeerStatus,
+    Resolved,
+    Restored,
     Status,
+    TrashRow,
     Usage,
+    VerifyStep,
     Why,
 )
-from core.errors import NotYetError, PathNotFoundError
+from core.errors import NotYetError, PathNotFoundError, UsageError
 from core.events import (
     AnyEvent,
     ChurtenChanged,
+    ConflictChanged,
     EventBus,
     JobAction,
     JobChanged,
@@ -491,6 +500,91 @@ class FakeApi:
         with self.bus.subscribe() as subscription:
             async for batch in subscription.batches():
                 yield batch
+
+    # Upkeep
+
+    def _files_below(self, paths: Sequence[ArenaPath]) -> list[ArenaPath]:
+        return [
+            ArenaPath(at.arena, path)
+            for at in paths
+            for path in self._arena(at.arena).files
+            if is_below(path, at.path)
+        ]
+
+    def _all_or(self, at: ArenaPath | None) -> list[ArenaPath]:
+        return [ArenaPath(name) for name in self._arenas] if at is None else [at]
+
+    async def trash_list(self, at: ArenaPath | None = None) -> tuple[TrashRow, ...]:
+        await self._checked("trash_list")
+        return ()
+
+    async def trash_restore(self, at: ArenaPath, *, content: bytes = b"") -> tuple[Restored, ...]:
+        await self._checked("trash_restore")
+        raise PathNotFoundError(f"nothing of {to_str(at.path)!r} is in the trash")
+
+    async def conflicts(self, at: ArenaPath | None = None) -> tuple[ConflictRow, ...]:
+        await self._checked("conflicts")
+        rows = []
+        for here in self._files_below(self._all_or(at)):
+            file = self._arenas[here.arena].files[here.path]
+            if file.conflict:
+                local = ConflictVersion(
+                    (), True, True, file.kind, file.size, self.now_ns, 0o644, b"\x11" * 32
+                )
+                remote = msgspec.structs.replace(local, peers=file.holders, here=False, shown=False)
+                rows.append(ConflictRow(here, False, (local, remote)))
+        return tuple(rows)
+
+    async def conflict_resolve(self, at: ArenaPath, keep: str) -> Resolved:
+        await self._checked("conflict_resolve")
+        files = self._arena(at.arena).files
+        if at.path not in files or not files[at.path].conflict:
+            raise UsageError(f"{to_str(at.path)!r} is in no conflict")
+        peers = files[at.path].holders
+        if keep not in ("local", "both", *peers):
+            raise UsageError(f"{keep!r} holds no version of {to_str(at.path)!r}")
+        files[at.path] = replace(files[at.path], conflict=False)
+        self.bus.emit(ConflictChanged(arena=at.arena, path=at.path, peers=peers, resolved=True))
+        self.changed(at.arena, at.path)
+        return Resolved(at, keep)
+
+    async def log(
+        self, at: ArenaPath | None = None, *, since_ns: int = 0, follow: bool = False
+    ) -> AsyncIterator[list[LogLine]]:
+        await self._checked("log")
+        yield []
+        if follow:
+            await trio.sleep_forever()
+
+    async def verify(self, at: ArenaPath | None = None, *, repair: bool = True) -> AsyncIterator[VerifyStep]:
+        await self._checked("verify")
+        files = self._files_below(self._all_or(at))
+        total = sum(self._arenas[here.arena].files[here.path].held for here in files)
+        done = 0
+        for count, here in enumerate(files, 1):
+            held = self._arenas[here.arena].files[here.path].held
+            done += held
+            yield VerifyStep(here, "ok", held, "", count, len(files), done, total)
+
+    async def evict(self, paths: Sequence[ArenaPath]) -> AsyncIterator[EvictStep]:
+        await self._checked("evict")
+        connected = {peer.name for peer in self.peer_list if peer.state == "connected"}
+        for here in self._files_below(paths):
+            files = self._arenas[here.arena].files
+            file = files[here.path]
+            if not file.held:
+                continue
+            if not connected.intersection(file.holders):
+                yield EvictStep(here, 0, "no connected peer confirms to hold it", "connect one")
+                continue
+            files[here.path] = replace(file, held=0)
+            self.changed(here.arena, here.path)
+            yield EvictStep(here, file.held)
+
+    async def arena_confirm_deletes(self, name: str) -> int:
+        await self._checked("arena_confirm_deletes")
+        self._arena(name)
+        return 0
 
     # Time
 

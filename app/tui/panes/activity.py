@@ -50,9 +50,8 @@ class ActivityPane(Pane):
         words = self.input.value.casefold().split()
         lines = [*conflicts, *reversed(self.journal.lines)]
         self._lines = [line for line in lines if _matches(line, words)] if words else lines
-        at_top = self.table.cursor == 0
-        key = self.table.current.key if self.table.current is not None and not at_top else None
-        self.table.show(LineSource(self._lines), key=key)
+        # At the top the cursor stays there and sees what is new.
+        self.table.show(LineSource(self._lines), hold=self.table.cursor > 0)
         self.set_empty("" if self._lines else "Nothing matches." if words else QUIET)
         count = sum(arena.conflicts for arena in self.snapshot.status.arenas) if self.snapshot.status else 0
         self.set_title(plural(count, "conflict") if count else "")
@@ -106,7 +105,11 @@ class LineSource:
     def row(self, index: int) -> Row:
         """Return a row."""
         line = self._lines[index]
-        return rows.line_row(line, (line.at_ns, line.kind, line.text))
+        return rows.line_row(line, line)
+
+    def find(self, key: object) -> int | None:
+        """Return the index of a line."""
+        return next((index for index, line in enumerate(self._lines) if line is key), None)
 
 
 def _matches(line: Line, words: list[str]) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -14,60 +12,21 @@ from textual.worker import Worker
 
 from app.tui import rows as present_rows
 from app.tui.actions import Facts
-from app.tui.cells import Row
 from app.tui.journal import Changes
+from app.tui.panes.loader import Loader
 from app.tui.panes.pane import Pane, bindings
+from app.tui.panes.treesource import TreeSource
 from app.tui.present import Snapshot, name, path_text
 from app.tui.table import Table
 from app.tui.tree import SORTS, Node, Tree
-from core.api import Api, ArenaPath, ArenaStatus, Entry, Page, Usage
-from core.errors import RealizeError
-from core.paths import join, split
+from core.api import ArenaPath, Entry
 from core.types import Kind
-
-AHEAD = 200
-"""LIMIT: rows below the visible ones that are loaded too, so that scrolling does not wait."""
-
-PAGE = 1000
-"""LIMIT: entries asked for at once; a page is drawn in a few ms."""
 
 SEARCH_DELAY_S = 0.12
 """LIMIT: quiet time after a key before a search is asked for."""
 
 FOUND_MOST = 500
 """LIMIT: rows of a search; who needs more types another letter."""
-
-USAGE_PAUSE_S = 0.5
-"""LIMIT: the sums of visible directories are asked for at most this often while they change."""
-
-
-class TreeSource:
-    """Rows of the tree, or of what a search found."""
-
-    def __init__(self) -> None:
-        """Make it empty."""
-        self.tree = Tree()
-        self.found: tuple[Entry, ...] | None = None
-        self.selected: set[ArenaPath] = set()
-        self.progress: present_rows.Progress = {}
-        self.arenas: dict[str, ArenaStatus] = {}
-
-    def count(self) -> int:
-        """Return the number of rows."""
-        return len(self.tree.rows) if self.found is None else len(self.found)
-
-    def row(self, index: int) -> Row:
-        """Return a row."""
-        if self.found is not None:
-            entry = self.found[index]
-            marked = ArenaPath(entry.arena, entry.path) in self.selected
-            return present_rows.found_row(entry, marked=marked, progress=self.progress)
-        row = self.tree.rows[index]
-        arena, marked = None, False
-        if isinstance(row, Node):
-            marked = row.at in self.selected
-            arena = self.arenas.get(row.at.arena) if row.entry is None else None
-        return present_rows.tree_row(row, marked=marked, progress=self.progress, arena=arena)
 
 
 class ArenasPane(Pane):
@@ -83,9 +42,13 @@ class ArenasPane(Pane):
         """Make an empty tree."""
         super().__init__()
         self.source = TreeSource()
-        self._loading: set[ArenaPath] = set()
-        self._reading_sums = False
-        self._sums_due = 0.0
+        self.loader = Loader(
+            self.source.tree,
+            lambda: self.dashboard.bridge,
+            lambda work, what: self.dashboard.run_guarded(work, what),
+            self.table.visible_rows,
+            self._change,
+        )
         self._quiet: Timer | None = None
         self._search: Worker[None] | None = None
         self._filter_arena: str | None = None
@@ -103,7 +66,7 @@ class ArenasPane(Pane):
     @property
     def settled(self) -> bool:
         """Whether nothing that is visible is being read."""
-        return not (self._loading or self._reading_sums or self._quiet or self._search)
+        return self.loader.settled and not (self._quiet or self._search)
 
     # Snapshots and changes
 
@@ -117,7 +80,7 @@ class ArenasPane(Pane):
         super().show(snapshot)
         if snapshot.status is not None:
             self.source.arenas = {arena.name: arena for arena in snapshot.status.arenas}
-            self.nodes.set_arenas([arena.name for arena in snapshot.status.arenas])
+            self._change(lambda: self.nodes.set_arenas(list(self.source.arenas)))
             self.set_empty("" if snapshot.status.arenas else NO_ARENAS)
         if snapshot.jobs is not None:
             self.source.progress = {
@@ -129,25 +92,27 @@ class ArenasPane(Pane):
 
     def apply(self, changes: Changes) -> None:
         """Make what changed old; what is visible of it is read again."""
-        key = self._key()
-        if changes.reset:
-            for root in self.nodes.roots:
-                self.nodes.touch_arena(root.at.arena)
-        for arena in changes.arenas:
-            self.nodes.touch_arena(arena)
-        for directory in changes.directories:
-            self.nodes.touch(directory)
-        self.table.update_rows(key=key)
+        self._change(lambda: self._make_old(changes))
         if self.source.found is not None:
             self._search_soon()
 
-    def _key(self) -> object:
-        row = self.table.current
-        return row.key if row is not None else None
+    def _make_old(self, changes: Changes) -> None:
+        reset = [root.at.arena for root in self.nodes.roots] if changes.reset else []
+        for arena in (*reset, *changes.arenas):
+            self.nodes.touch_arena(arena)
+        for directory in changes.directories:
+            self.nodes.touch(directory)
+
+    def _change(self, change: Callable[[], object]) -> None:
+        """Change the tree and draw what is different; the cursor stays on its path."""
+        key = self.table.key
+        change()
+        self.table.update_rows(key)
+        self._retitle()
 
     def refresh_rows(self) -> None:
         """Draw what is different, and the title."""
-        self.table.update_rows(key=self._key())
+        self.table.update_rows()
         self._retitle()
 
     def _retitle(self) -> None:
@@ -160,82 +125,10 @@ class ArenasPane(Pane):
             below.append(f"by {self.sort}{', reversed' if self.reverse else ''}")
         self.set_title(note, " · ".join(below))
 
-    # Loading what is visible
-
     def on_table_view_changed(self) -> None:
         """Read what is missing or old of the visible rows."""
-        if self.source.found is not None:
-            return
-        visible = self.table.visible_rows()
-        ahead = range(visible.start, min(len(self.nodes.rows), visible.stop + AHEAD))
-        for node, after in self.nodes.wanted(ahead):
-            self._load(node, after)
-        if not self._reading_sums and self._old_sums(visible):
-            self._reading_sums = True
-            self.dashboard.run_guarded(self._read_sums(), "reading sizes")
-
-    def _load(self, node: Node, after: bytes) -> None:
-        if node.at not in self._loading:
-            self._loading.add(node.at)
-            self.dashboard.run_guarded(self._read_page(node, after), f"listing {path_text(node.at)}")
-
-    async def _read_page(self, node: Node, after: bytes) -> None:
-        generation = node.listing.generation if node.listing is not None else 0
-
-        def ask(api: Api) -> Awaitable[Page]:
-            return api.listdir(node.at, after=after, limit=PAGE)
-
-        try:
-            page = await self.dashboard.bridge.call(ask)
-        except RealizeError as error:
-            self.nodes.fail(node, f"cannot be read: {error}")
-        else:
-            self._put(node, after, page, generation)
-        finally:
-            self._loading.discard(node.at)
-        self.refresh_rows()
-
-    def _put(self, node: Node, after: bytes, page: Page, generation: int) -> None:
-        listing = node.listing
-        if self.nodes.node(node.at) is not node or listing is None:
-            return
-        # RACE: the directory may have changed after the page was read; then the page is old at once.
-        newer, listing.generation = listing.generation, generation
-        self.nodes.put(node, after, page.entries, page.more)
-        listing.generation = newer
-
-    def _old_sums(self, visible: range) -> list[Node]:
-        rows = self.nodes.rows[visible.start : visible.stop]
-        return [row for row in rows if isinstance(row, Node) and row.is_dir and row.usage_stale]
-
-    async def _read_sums(self) -> None:
-        """Ask for the sums of the visible directories until none is old, with pauses between."""
-        try:
-            while self._old_sums(self.table.visible_rows()):
-                await asyncio.sleep(max(0.0, self._sums_due - time.monotonic()))
-                nodes = self._old_sums(self.table.visible_rows())
-                for node in nodes:
-                    node.usage_stale = False
-                for node, usage in zip(nodes, await self._sums([node.at for node in nodes]), strict=True):
-                    node.usage = usage or node.usage
-                self._sums_due = time.monotonic() + USAGE_PAUSE_S
-                if self.sort in ("size", "held"):
-                    self.nodes.flatten()
-                self.refresh_rows()
-        finally:
-            self._reading_sums = False
-
-    async def _sums(self, paths: Sequence[ArenaPath]) -> list[Usage | None]:
-        async def ask(api: Api) -> list[Usage | None]:
-            sums: list[Usage | None] = []
-            for at in paths:
-                try:
-                    sums.append(await api.usage(at))
-                except RealizeError:  # RACE: the directory may have gone; the next listing says so.
-                    sums.append(None)
-            return sums
-
-        return await self.dashboard.bridge.call(ask)
+        if self.source.found is None:
+            self.loader.look()
 
     # Opening and closing
 
@@ -292,18 +185,8 @@ class ArenasPane(Pane):
 
     def resort(self) -> None:
         """Show the tree in another order, the cursor on the same path."""
-        key = self._key()
-        self.nodes.sort_by(self.sort, self.reverse)
-        self._seek(key)
-        self.refresh_rows()
-
-    def _seek(self, key: object) -> None:
-        for index, row in enumerate(self.nodes.rows):
-            if isinstance(row, Node) and row.at == key:
-                self.table.move_to(index)
-                return
-
-    # Showing a path
+        self._change(lambda: self.nodes.sort_by(self.sort, self.reverse))
+        self.table.scroll_to_cursor()
 
     def reveal(self, at: ArenaPath) -> None:
         """Open what leads to a path, and go there."""
@@ -311,32 +194,16 @@ class ArenasPane(Pane):
         self.dashboard.run_guarded(self._reveal(at), f"showing {path_text(at)}")
 
     async def _reveal(self, at: ArenaPath) -> None:
-        node = self.nodes.node(ArenaPath(at.arena))
-        path = b""
-        for part in at.path.split(b"/") if at.path else ():
-            if node is None:
-                break
-            self.nodes.expand(node)
-            path = join(path, part)
-            node = await self._load_until(node, ArenaPath(at.arena, path))
+        node = await self.loader.open_path(at)
         if node is None:
             self.dashboard.say(f"{path_text(at)} is not there any more", "warning")
             return
         self.refresh_rows()
-        self._seek(node.at)
+        index = self.nodes.index(node.at)
+        if index is not None:
+            self.table.move_to(index)
         self.table.focus()
         self.changed()
-
-    async def _load_until(self, parent: Node, at: ArenaPath) -> Node | None:
-        """Read pages of a directory until the path is among them."""
-        wanted = split(at.path)[1]
-        while (node := self.nodes.node(at)) is None:
-            children = parent.listing.children if parent.listing else []
-            after = split(children[-1].at.path)[1] if children else b""
-            if parent.listing is None or not parent.listing.more or after >= wanted:
-                return None
-            await self._read_page(parent, after)
-        return node
 
     # Selecting
 

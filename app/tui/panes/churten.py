@@ -32,8 +32,7 @@ class ChurtenPane(Pane):
         jobs = snapshot.jobs
         if jobs is None:
             return
-        key = self.table.current.key if self.table.current is not None else None
-        self.table.show(RowList(rows.jobs_rows(jobs, snapshot.rates)), key=key)
+        self.table.show(RowList(rows.jobs_rows(jobs, snapshot.rates)))
         self.set_empty(_nothing(jobs.running) if not self.table.source.count() else "")
         self.set_title(", ".join(filter(None, ("" if jobs.running else "stopped", rows.job_counts(jobs)))))
 

@@ -42,7 +42,6 @@ class ConnectionsPane(Pane):
         histories = dict(snapshot.peer_rates)
         self.table.show(
             RowList([rows.peer_row(peer, histories.get(peer.name, ()), snapshot.now_ns) for peer in peers]),
-            key=self.table.current.key if self.table.current else None,
         )
         self.set_empty("" if peers else NO_PEERS)
         up = sum(peer.state == "connected" for peer in peers)

@@ -52,7 +52,6 @@ class MarksPane(Pane):
         marks = sorted(snapshot.marks, key=_KEYS[self.sort], reverse=self.reverse)  # type: ignore[arg-type]
         self.table.show(
             RowList([rows.mark_row(mark) for mark in marks]),
-            key=self.table.current.key if self.table.current is not None else None,
         )
         self.set_empty("" if marks else NO_MARKS)
         self.set_title(plural(len(marks), "explicit mark") if marks else "")

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from app.bridge import Bridge
 from app.tui import feed
 from app.tui.app import RealizeApp
-from app.tui.panes import arenas
+from app.tui.panes import loader
 from app.tui.screenshot import settled
 from core.loops import TrioThread
 from tests.fakes.api import FakeApi
@@ -116,7 +116,7 @@ def dashboard(
     for pause in ("STATUS_EVERY_S", "JOBS_EVERY_S", "MARKS_EVERY_S"):
         monkeypatch.setattr(feed, pause, 0.01)
     monkeypatch.setattr(feed, "UPDATES_PER_S", 100)
-    monkeypatch.setattr(arenas, "USAGE_PAUSE_S", 0.0)
+    monkeypatch.setattr(loader, "REREAD_PAUSE_S", 0.0)
 
     @asynccontextmanager
     async def open_(
