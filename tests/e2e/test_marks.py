@@ -156,16 +156,6 @@ def test_a_datadir_path_names_the_same_mark(anna: Peer, bert: Peer) -> None:
     assert "own" in bert.command("mark", "get", str(here))
 
 
-def test_a_mark_on_the_datadir_is_read(anna: Peer, bert: Peer) -> None:
-    directory = bert.datadir() / "marked-here"
-    directory.mkdir()
-    wait_until((bert.view() / "marked-here").is_dir, WAIT_S, "the directory")
-    os.setxattr(directory, MARK, b"keep")
-    wait_until(lambda: attribute(bert.view() / "marked-here", "mark") == "keep", WAIT_S, "the mark")
-    put(anna.datadir() / "marked-here/file.txt", b"kept")
-    wait_until(partial(in_state, bert.view() / "marked-here/file.txt", "kept"), WAIT_S, "kept")
-
-
 def test_a_mark_on_a_whole_arena(anna: Peer, bert: Peer) -> None:
     _, shown, _ = shared(anna, bert, "whole-arena.txt", b"x")
     bert.command("mark", "set", "keep", "docs")
