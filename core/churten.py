@@ -179,20 +179,19 @@ class _ArenaRunner:
         self.active.clear()
         await self.arena.looked_at.wait()
         async with trio.open_nursery() as nursery:
-            cursor = 0
             while True:
+                # What comes up while the queue is gone through from here on ends the wait after it.
                 self._wake = trio.Event()
-                works = self.queue.due(cursor, self._now_ns(), _LOOK_AHEAD)
-                if not works:
-                    cursor = 0
-                    await self._wait()
-                    continue
-                cursor = works[-1].counter
-                await self._plan(nursery, [work for work in works if work.node not in self.active])
-                await trio.lowlevel.checkpoint()
+                looked_ns = self._now_ns()
+                cursor = 0
+                while works := self.queue.due(cursor, looked_ns, _LOOK_AHEAD):
+                    cursor = works[-1].counter
+                    await self._plan(nursery, [work for work in works if work.node not in self.active])
+                    await trio.lowlevel.checkpoint()
+                await self._wait(looked_ns)
 
-    async def _wait(self) -> None:
-        due_ns = self.queue.next_due_ns(self._now_ns())
+    async def _wait(self, looked_ns: int) -> None:
+        due_ns = self.queue.next_due_ns(looked_ns)
         timeout_s = _IDLE_LOOK_S if due_ns is None else max(0.0, (due_ns - self._now_ns()) / 1e9)
         with trio.move_on_after(min(timeout_s, _IDLE_LOOK_S)):
             await self._wake.wait()
