@@ -38,6 +38,7 @@ class DyingEngine(Engine):
         super().__init__(config, self_key, peer_keys)
         self.killed = False
         self.scope = trio.CancelScope()
+        self.closing = trio.Event()
         self._commits_left: int | None = None
         for arena in self.arenas.values():
             arena.cache.conn.set_commit_hook(self._on_commit)
@@ -61,6 +62,8 @@ class DyingEngine(Engine):
         if not self.killed:
             await super()._close()
             return
+        self.closing.set()
+        await trio.testing.wait_all_tasks_blocked()  # the lines go first
         for counter in self.counters.values():
             counter.close()
         for arena in self.arenas.values():
@@ -125,7 +128,7 @@ class Host:
         self.connected = ConnectedPeers()
         self._service = Service(self._engine, "fp", self.connected)
         self._scope = self._engine.scope
-        self.stopping = trio.Event()
+        self.stopping = self._engine.closing
         self.stopped = trio.Event()
         try:
             with self._scope, dying():
