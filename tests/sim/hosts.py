@@ -60,8 +60,10 @@ class DyingEngine(Engine):
 
     async def _close(self) -> None:
         if not self.killed:
-            await super()._close()
-            return
+            with dying():
+                await super()._close()
+            if not self.killed:
+                return
         self.closing.set()
         await trio.testing.wait_all_tasks_blocked()  # the lines go first
         for counter in self.counters.values():
