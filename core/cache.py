@@ -278,7 +278,8 @@ class ArenaCache:
         if after.kind == Kind.NONE and (node == self.root or self._has_visible_child(node)):
             after = after._replace(kind=int(Kind.DIR), mode=_IMPLICIT_MODE)
         if after.local == Holding.REAL:
-            after = after._replace(flags=after.flags | before.flags & Flag.UNREADABLE)
+            stay = Flag.UNREADABLE | (Flag.DAMAGED if after.hash == before.hash else Flag.NONE)
+            after = after._replace(flags=after.flags | before.flags & stay)
         if after == before:
             return
         self.conn.execute(
@@ -346,7 +347,8 @@ class ArenaCache:
             return
         parent, name = self.tree.parent_and_name(node)
         self.conn.execute(
-            "UPDATE node SET kind = ?, mode = ? WHERE id = ?", (int(Kind.DIR), _IMPLICIT_MODE, node)
+            "UPDATE node SET kind = ?, mode = ?, mtime_ns = ? WHERE id = ?",
+            (int(Kind.DIR), _IMPLICIT_MODE, time.time_ns(), node),
         )
         self.note_change(node, parent, name, Kind.NONE, Kind.DIR)
 
@@ -394,6 +396,16 @@ class ArenaCache:
             (content, int(Holding.CACHED), besides),
         ).fetchone()
         return row is not None
+
+    def cached_by(self, content: bytes) -> list[int]:
+        """Return the nodes that are cached by the blob of a content."""
+        return [
+            row[0]
+            for row in self.conn.execute(
+                "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL AND holding = ?",
+                (content, int(Holding.CACHED)),
+            )
+        ]
 
     def drop_cached(self, content: bytes) -> list[int]:
         """Record that the blob of a content is gone; returns the nodes that were cached by it."""

@@ -33,14 +33,14 @@ class DirectoryLock:
             ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except BlockingIOError:
             pid = self._owner()
             os.close(self._fd)
             raise StoreLockedError(
                 f"{path.parent} is in use by another daemon, pid {pid or 'unknown'}",
                 pid=pid,
                 hint="stop it first, or attach to it with `realize tui`",
-            ) from error
+            ) from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 

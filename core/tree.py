@@ -7,6 +7,8 @@ stays right until a directory moves (`moved`).
 
 from __future__ import annotations
 
+import time
+
 from core.db import Connection
 from core.inodes import ArenaInodes
 from core.paths import join, split
@@ -44,12 +46,16 @@ class Tree:
 
     def insert_bare(self, node: int, parent: int, name: bytes, kind: Kind = Kind.NONE) -> None:
         """Insert a node that shows nothing of its own yet."""
-        mode = 0o755 if kind == Kind.DIR else 0
+        mode, mtime_ns = (0o755, time.time_ns()) if kind == Kind.DIR else (0, 0)
         self._conn.execute(
             "INSERT INTO node (id, parent, name, kind, size, mtime_ns, mode, hash, vector, target,"
-            " local, flags) VALUES (?, ?, ?, ?, 0, 0, ?, NULL, ?, NULL, 0, 0)",
-            (node, parent, name, int(kind), mode, EMPTY),
+            " local, flags) VALUES (?, ?, ?, ?, 0, ?, ?, NULL, ?, NULL, 0, 0)",
+            (node, parent, name, int(kind), mtime_ns, mode, EMPTY),
         )
+
+    def set_root_real(self, real: bool) -> None:
+        """Say whether the root is a directory of this host's disk, or only known from peers."""
+        self._conn.execute("UPDATE node SET local = ? WHERE id = ?", (int(real), self.root))
 
     def child(self, parent: int, name: bytes) -> Inode | None:
         """Return the node of a name, shown or not; None if there never was one."""
