@@ -38,6 +38,7 @@ from core.index import Index, IndexCalls
 from core.inodes import ArenaInodes, allocate_range
 from core.local import LocalEntries
 from core.locks import DirectoryLock
+from core.markfiles import MarkWriter
 from core.paths import join
 from core.placing import Identity
 from core.remote import RemoteEntries
@@ -96,7 +97,10 @@ class Arena:
         self.audit = AuditLog(config.workdir / "audit", config.name)
         events.tap(self.audit.on_event)
         self.blobs.on_verified = self._on_verified
+        self.mark_writer = MarkWriter(self)
         self._wanted_by: dict[Hash, set[int]] = {}
+        self.giving_up: set[Hash] = set()
+        """Contents that may go at any moment: peers are told that they are not held here."""
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -127,6 +131,7 @@ class Arena:
         def online() -> None:
             was_offline, self.offline = self.offline, ""
             self.looked_at.set()
+            self.mark_writer.wake()
             if was_offline:
                 with self.cache.write():
                     self.cache.mark_dirty([self.cache.root], subtree=True)  # what was left undone
@@ -168,6 +173,7 @@ class Arena:
             self._fetcher = Fetcher(self.name, self.blobs, nursery)
             if self.index is not None:
                 nursery.start_soon(self.index.run)
+                nursery.start_soon(self.mark_writer.run)
             task_status.started()
             await trio.sleep_forever()
 

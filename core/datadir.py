@@ -11,11 +11,12 @@ to the last write of the store. So a stale look never overwrites a later one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
 from trio import to_thread
 
+from core import markattr
 from core.api import HashingRow
 from core.config import ArenaConfig
 from core.debounce import Change, Debouncer
@@ -24,7 +25,7 @@ from core.disk import Seen, examine
 from core.hashqueue import HashQueue
 from core.ignore import IGNORE_FILE, Ignore
 from core.paths import display, split
-from core.ports import Found, LocalRow, LocalStore, Unhashed
+from core.ports import Found, LocalRow, LocalStore, Marked, Unhashed
 from core.scan import difference
 from core.scanner import Scanner
 from core.types import Kind, RelPath
@@ -67,6 +68,8 @@ class Datadir:
         self._renames: dict[RelPath, RelPath] = {}
         self._rename_targets: dict[RelPath, RelPath] = {}
         self._renamed_away: set[RelPath] = set()
+        self._warned = warned
+        self._unknown_marks: set[RelPath] = set()
         self._busy = 0
         self._wake = trio.Event()
         self.deletions = Deletions(
@@ -86,6 +89,7 @@ class Datadir:
             postponed=lambda path: path in self._settling or path in self._changes,
             again=self.look_soon,
             progress=progress,
+            marked=self.marked,
         )
         self.scanner = Scanner(
             store,
@@ -135,6 +139,15 @@ class Datadir:
         self._changes.push(path, Change.ADDED, trio.current_time())
         self._rouse()
 
+    def marked(self, found: Sequence[Marked]) -> None:
+        """Take over attributes that were read; warn once of each path whose value is no mark."""
+        for path in self._store.marked(found):
+            if path not in self._unknown_marks:
+                self._unknown_marks.add(path)
+                text = f"{display(path) or '.'}: user.realize.mark is not watch, keep or own; it is ignored"
+                _log.warning("%s: %s", self._config.name, text)
+                self._warned(text, f"setfattr -n {markattr.ATTRIBUTE} -v keep FILE")
+
     def _rouse(self) -> None:
         self._wake.set()
 
@@ -166,6 +179,9 @@ class Datadir:
         if what is What.LOST:
             self.scanner.rescan(path)
             return
+        if not path:
+            await self._look_at_root()
+            return
         if self._ignore.ignored(path, is_dir=is_dir):
             return
         if not is_dir and path.endswith(IGNORE_FILE) and what is not What.CREATED:
@@ -176,6 +192,12 @@ class Datadir:
             self._notice_dir(event, now)
         else:
             self._notice_file(event, now)
+
+    async def _look_at_root(self) -> None:
+        async with self._lock:
+            value = markattr.read(self._root_fd)
+            if value is not None:
+                self.marked([Marked(RelPath(b""), 0, value)])
 
     def _notice_dir(self, event: Noticed, now: float) -> None:
         path, what, _, moved_from = event
@@ -278,12 +300,17 @@ class Datadir:
             found: list[Found] = []
             gone: list[RelPath] = []
             unreadable: list[RelPath] = []
+            marks: list[Marked] = []
             for path, sight in zip(todo, seen, strict=True):
                 if isinstance(sight, OSError):
                     _log.warning("%s: %r: %s", self._config.name, display(path), sight.strerror)
                     continue
                 self._judge(path, sight, found, gone, unreadable)
+                if sight is not None and sight.mark is not None:
+                    marks.append(Marked(path, sight.ino, sight.mark))
             await self._apply(found, gone, unreadable)
+            if marks:
+                self.marked(marks)
 
     def _with_parents(self, paths: Collection[RelPath]) -> list[RelPath]:
         todo = set(paths)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from core import markattr
 from core.types import Kind, RelPath
 
 _RESOLVE_NO_XDEV = 0x01
@@ -139,7 +140,7 @@ def opened(root_fd: int, path: bytes, flags: int = READ_FLAGS, *, one_device: bo
 class Seen(NamedTuple):
     """What a path was on disk; fields as in `core.ports.Found`. ``kind`` NONE: a socket, fifo or device.
 
-    ``readable`` is False only where an open was tried and refused.
+    ``readable`` is False only where an open was tried and refused. ``mark`` as in `core.markattr.read`.
     """
 
     kind: Kind
@@ -149,6 +150,7 @@ class Seen(NamedTuple):
     ino: int
     target: bytes = b""
     readable: bool = True
+    mark: bytes | None = None
 
 
 def seen_of(found: os.stat_result, dir_fd: int, name: bytes) -> Seen:
@@ -214,14 +216,20 @@ def _examine_one(dir_fd: int, name: bytes, try_open: bool) -> Seen | OSError:
     except OSError as error:
         # RACE: a link replaced between stat and readlink gives EINVAL; the change has its own event.
         return error
-    if try_open and seen.kind is Kind.FILE and not _can_open(dir_fd, name):
-        return seen._replace(readable=False)
-    return seen
+    if not try_open or seen.kind not in (Kind.FILE, Kind.DIR):
+        return seen
+    return _opened(seen, dir_fd, name)
 
 
-def _can_open(dir_fd: int, name: bytes) -> bool:
+def _opened(seen: Seen, dir_fd: int, name: bytes) -> Seen:
+    """Return what an open tells besides: whether a file is readable, and the mark."""
+    flags = READ_FLAGS if seen.kind is Kind.FILE else DIR_FLAGS
     try:
-        os.close(os.open(name, READ_FLAGS, dir_fd=dir_fd))
+        fd = os.open(name, flags, dir_fd=dir_fd)
     except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EPERM, errno.EIO)
-    return True
+        readable = seen.kind is Kind.DIR or error.errno not in (errno.EACCES, errno.EPERM, errno.EIO)
+        return seen._replace(readable=readable)
+    try:
+        return seen._replace(mark=markattr.read(fd)) if os.fstat(fd).st_ino == seen.ino else seen
+    finally:
+        os.close(fd)

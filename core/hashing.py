@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from core import markattr
 from core.disk import READ_FLAGS, is_gone, open_beneath
-from core.ports import Hashed, Unhashed
+from core.ports import Hashed, Marked, Unhashed
 from core.types import BlockList, Hash, RelPath, block_bytes_for
 
 PIECE_BYTES = 1024 * 1024
@@ -135,12 +136,14 @@ def hash_file(path: str | bytes | os.PathLike[str]) -> tuple[Hash, BlockList | N
 class Outcome:
     """What became of a batch: every path is in exactly one of the lists.
 
-    ``again``: changed, changing, too fresh, or gone: to be looked at again.
+    ``again``: changed, changing, too fresh, or gone: to be looked at again. ``marks``: attributes of hashed
+    files that have one; here because they are open here, and a scan opens none.
     """
 
     hashed: list[Hashed] = field(default_factory=list)
     again: list[RelPath] = field(default_factory=list)
     unreadable: list[tuple[RelPath, OSError]] = field(default_factory=list)
+    marks: list[Marked] = field(default_factory=list)
 
 
 def hash_batch(
@@ -156,7 +159,7 @@ def hash_batch(
     outcome = Outcome()
     for file in files:
         try:
-            result = _hash_one(root_fd, file, on_bytes, now_ns)
+            result = _hash_one(root_fd, file, on_bytes, now_ns, outcome.marks)
         except TruncatedError:
             outcome.again.append(file.path)
         except OSError as error:
@@ -174,7 +177,11 @@ def hash_batch(
 
 
 def _hash_one(
-    root_fd: int, file: Unhashed, on_bytes: Callable[[int], None], now_ns: Callable[[], int]
+    root_fd: int,
+    file: Unhashed,
+    on_bytes: Callable[[int], None],
+    now_ns: Callable[[], int],
+    marks: list[Marked],
 ) -> Hashed | None:
     path, size, mtime_ns, ino, _ = file
     # RACE: a write in the same clock tick as the last one leaves no trace in the mtime. A file is
@@ -194,8 +201,11 @@ def _hash_one(
         # INVARIANT: the stat that the index recorded is the "before"; equal after the last read, so
         # nothing changed in between.
         after = os.fstat(fd)
+        mark = markattr.read(fd)
     finally:
         os.close(fd)
     if after.st_size != size or after.st_mtime_ns != mtime_ns or after.st_ino != ino:
         return None
+    if mark:
+        marks.append(Marked(path, ino, mark))
     return Hashed(path, size, mtime_ns, ino, digest, blocks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
@@ -18,7 +18,7 @@ from trio import to_thread
 from core.api import HashingRow
 from core.hashing import BATCH_BYTES, BATCH_FILES, Outcome, hash_batch
 from core.paths import display
-from core.ports import LocalStore, Unhashed
+from core.ports import LocalStore, Marked, Unhashed
 from core.types import RelPath
 
 _log = logging.getLogger("realize.core.hashqueue")
@@ -57,11 +57,12 @@ class HashQueue:
         postponed: Callable[[RelPath], bool],
         again: Callable[[RelPath], None],
         progress: Callable[[HashingRow], None],
+        marked: Callable[[Sequence[Marked]], None],
     ) -> None:
         """Make an idle queue.
 
         ``postponed(path)``: leave it, it will be added later. ``again(path)``: it is not as the store
-        knows it; look at it and add it again.
+        knows it; look at it and add it again. ``marked`` gets the attributes of hashed files.
         """
         self._arena = arena
         self._store = store
@@ -71,6 +72,7 @@ class HashQueue:
         self._postponed = postponed
         self._again = again
         self._report = progress
+        self._marked = marked
         self._direct: deque[Unhashed] = deque()
         self._page: deque[Unhashed] = deque()
         self._sweeping = False
@@ -212,6 +214,8 @@ class HashQueue:
     def _settle(self, outcome: Outcome) -> None:
         if outcome.hashed:
             self._store.hashed(outcome.hashed)
+        if outcome.marks:
+            self._marked(outcome.marks)
         if outcome.unreadable:
             for path, error in outcome.unreadable:
                 _log.warning("%s: %r cannot be read: %s", self._arena, display(path), error.strerror)

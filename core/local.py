@@ -14,8 +14,10 @@ from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag
 from core.events import FileChange, FileChanged
 from core.history import Op
+from core.markattr import parse
+from core.marking import set_mark
 from core.paths import join, split
-from core.ports import Found, Hashed, LocalRow, Unhashed
+from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
 from core.versions import EMPTY, bump
 
@@ -48,12 +50,15 @@ class LocalEntries:
         if parent is None:
             return {}
         rows = self._cache.conn.execute(
-            "SELECT n.name, e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target"
-            " FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+            "SELECT n.name, e.kind, e.size, e.mtime_ns, e.mode, e.ino, e.hash IS NOT NULL, n.flags, e.target,"
+            " n.id FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
             " WHERE n.parent = ?",
             (parent,),
         )
-        return {row[0]: _local_row(row[1:]) for row in rows}
+        marks = self._cache.marks
+        if not marks.any_files():
+            return {row[0]: _local_row(row[1:-1]) for row in rows}
+        return {row[0]: _local_row(row[1:-1])._replace(marked=marks.concerns(row[-1])) for row in rows}
 
     def local_row(self, path: RelPath) -> LocalRow | None:
         """See `LocalStore.local_row`."""
@@ -66,7 +71,7 @@ class LocalEntries:
             " WHERE n.id = ?",
             (node,),
         ).fetchone()
-        return _local_row(row) if row else None
+        return _local_row(row)._replace(marked=self._cache.marks.concerns(node)) if row else None
 
     def local_file_count(self) -> int:
         """See `LocalStore.local_file_count`."""
@@ -89,6 +94,18 @@ class LocalEntries:
             Unhashed(path(node), size, mtime_ns, ino, int(node).to_bytes(8, "big"))
             for node, size, mtime_ns, ino in rows
         ]
+
+    def scanned_ns(self) -> int:
+        """See `LocalStore.scanned_ns`."""
+        row: Any = self._cache.conn.execute("SELECT value FROM meta WHERE key = 'scanned_ns'").fetchone()
+        return int(row[0]) if row else 0
+
+    def set_scanned_ns(self, at_ns: int) -> None:
+        """See `LocalStore.set_scanned_ns`."""
+        with self._cache.write():
+            self._cache.conn.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES ('scanned_ns', ?)", (at_ns,)
+            )
 
     def datadir_id(self) -> tuple[int, int] | None:
         """See `LocalStore.datadir_id`."""
@@ -313,6 +330,41 @@ class LocalEntries:
             "INSERT OR REPLACE INTO block_list (hash, block_bytes, hashes) VALUES (?, ?, ?)",
             (content, blocks.block_bytes, blocks.hashes),
         )
+
+    def marked(self, found: Sequence[Marked]) -> list[RelPath]:
+        """See `LocalStore.marked`."""
+        cache, marks = self._cache, self._cache.marks
+        unknown: list[RelPath] = []
+        if not marks.any_files() and not any(item.value for item in found):
+            return unknown
+        with cache.write():
+            for item in found:
+                node = self._marked_node(item)
+                if node is None:
+                    continue
+                ino = item.ino if node != cache.root else 0
+                known, explicit = marks.file_value(node, ino), marks.explicit(node)
+                mark = parse(item.value)
+                if item.value.strip() == known:
+                    if explicit != mark:
+                        marks.unwritten.add(node)
+                        cache.changes.nodes.add(node)  # so that the writer hears of it
+                elif item.value and mark is None:
+                    unknown.append(item.path)
+                else:
+                    marks.set_file(node, ino, mark.value.encode() if mark else b"")
+                    set_mark(cache, node, item.path, mark)
+        return unknown
+
+    def _marked_node(self, item: Marked) -> Inode | None:
+        node = self._cache.tree.find(item.path)
+        if node is None or node == self._cache.root:
+            return node
+        row: Any = self._cache.conn.execute(
+            "SELECT 1 FROM entry e WHERE e.node = ? AND e.peer = 0 AND e.holding = 1 AND e.ino = ?",
+            (node, item.ino),
+        ).fetchone()
+        return node if row is not None else None
 
     def unreadable(self, paths: Sequence[RelPath]) -> None:
         """See `LocalStore.unreadable`."""

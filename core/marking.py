@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from core import sums
 from core.api import ArenaPath, MarkChange, MarkEffect, MarkInfo, MarkRow
+from core.cache import ArenaCache
 from core.db import Connection
 from core.errors import PathNotFoundError
 from core.events import MarkChanged, TreeChanged
@@ -19,23 +20,24 @@ if TYPE_CHECKING:
 def apply(arena: Arena, changes: Sequence[tuple[int, MarkChange]]) -> list[MarkChange]:
     """Set marks on nodes of one arena, all or none; returns what undoes it."""
     undo = []
-    cache = arena.cache
-    with cache.write() as noted:
+    with arena.cache.write():
         for node, change in changes:
-            before = cache.marks.set(node, change.mark)
-            if before == change.mark:
-                continue
-            undo.append(MarkChange(change.at, before))
-            is_dir = cache.shown(node).kind == Kind.DIR
-            cache.mark_dirty([node], subtree=is_dir)
-            noted.nodes.add(node)
-            cache.emit(
-                MarkChanged(
-                    arena=arena.name, path=change.at.path, mark=change.mark.value if change.mark else None
-                )
-            )
-        cache.emit(TreeChanged(arena=arena.name))
+            before = arena.cache.marks.explicit(node)
+            if set_mark(arena.cache, node, change.at.path, change.mark):
+                undo.append(MarkChange(change.at, before))
+        arena.cache.emit(TreeChanged(arena=arena.name))
     return undo
+
+
+def set_mark(cache: ArenaCache, node: int, path: bytes, mark: Mark | None) -> bool:
+    """Set or remove the explicit mark of a node; inside `ArenaCache.write`. Says whether it is another."""
+    if cache.marks.set(node, mark) == mark:
+        return False
+    is_dir = cache.shown(node).kind == Kind.DIR
+    cache.mark_dirty([node], subtree=is_dir)
+    cache.changes.nodes.add(node)
+    cache.emit(MarkChanged(arena=cache.name, path=path, mark=mark.value if mark else None))
+    return True
 
 
 def info(arena: Arena, at: ArenaPath, node: int) -> MarkInfo:

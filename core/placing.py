@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from core import markattr
 from core.disk import DIR_FLAGS, open_beneath
 from core.paths import split
 from core.types import Kind, RelPath
@@ -166,6 +167,7 @@ def _place_file(at: int, name: bytes, placement: Placement) -> Placed:
         raise OSError(errno.EINVAL, "a file needs its content", name)
     source = os.fsencode(placement.source)
     os.chmod(source, placement.mode & _MODE_MASK)
+    markattr.clear(source)
     os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns))
     placed = _swap_in(at, name, placement, source)
     if not placed.ino and not placed.displaced:

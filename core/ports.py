@@ -195,7 +195,10 @@ class ContentProvider(Protocol):
 
 
 class LocalRow(NamedTuple):
-    """What the store knows of a real local path; fields as in `Found`. ``hashed``: its hash is known."""
+    """What the store knows of a real local path; fields as in `Found`. ``hashed``: its hash is known.
+
+    ``marked``: it has an explicit mark, or is known to have the attribute (see `Marked`).
+    """
 
     kind: Kind
     size: int
@@ -205,6 +208,7 @@ class LocalRow(NamedTuple):
     hashed: bool
     unreadable: bool
     target: bytes = b""
+    marked: bool = False
 
 
 class Found(NamedTuple):
@@ -237,6 +241,17 @@ class Hashed(NamedTuple):
     ino: int
     hash: Hash
     blocks: BlockList | None
+
+
+class Marked(NamedTuple):
+    """The attribute ``user.realize.mark`` of a path as it was read, ``b""``: there is none.
+
+    ``path`` may be the root; ``ino`` is of the very file or directory it was read from.
+    """
+
+    path: RelPath
+    ino: int
+    value: bytes
 
 
 class Unhashed(NamedTuple):
@@ -296,6 +311,23 @@ class LocalStore(Protocol):
 
     def local_file_count(self) -> int:
         """Return the number of real local files; kept as a counter or cheap to count."""
+        ...
+
+    def marked(self, found: Sequence[Marked]) -> list[RelPath]:
+        """Take over attributes: what differs from the last known one was set, or removed, by a user.
+
+        Those without attribute need to be told only where `LocalRow.marked` says so. Paths that are not
+        real, or have another inode number, are ignored; so are values that are no mark, and their paths
+        are returned.
+        """
+        ...
+
+    def scanned_ns(self) -> int:
+        """Return the wall clock up to which all changes of attributes were seen, 0 at the first start."""
+        ...
+
+    def set_scanned_ns(self, at_ns: int) -> None:
+        """Remember when the last whole scan began."""
         ...
 
     def datadir_id(self) -> tuple[int, int] | None:

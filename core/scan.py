@@ -13,10 +13,11 @@ import stat
 import time
 from dataclasses import dataclass, field
 
+from core import markattr
 from core.disk import DIR_FLAGS, MODE_BITS, Seen, open_beneath, seen_of
 from core.ignore import Ignore
 from core.paths import join
-from core.ports import Found, LocalRow
+from core.ports import Found, LocalRow, Marked
 from core.types import Kind, RelPath
 from core.watch import Watcher
 
@@ -61,10 +62,14 @@ def difference(directory: RelPath, name: bytes, row: LocalRow | None, seen: Seen
 
 @dataclass(slots=True)
 class Directory:
-    """A directory to list, and what the store knows of it now. `walk` uses ``known`` up."""
+    """A directory to list, and what the store knows of it now. `walk` uses ``known`` up.
+
+    ``marked``: as in `LocalRow`.
+    """
 
     path: RelPath
     known: dict[bytes, LocalRow]
+    marked: bool = False
 
 
 @dataclass(slots=True)
@@ -74,7 +79,8 @@ class Walked:
     ``found``: differences to record. ``gone``: known names that are not there. ``replaced``: paths in
     ``found`` that are no directories any more. ``doubtful``: files whose readability is to be checked.
     ``below``: directories to list next. ``failed``: directories that could not be listed; what is
-    known of them stays. ``rest``: directories that were not begun.
+    known of them stays. ``rest``: directories that were not begun. ``marks``: attributes that may have
+    changed; those of new files are read when they are hashed, if they are.
     """
 
     found: list[Found] = field(default_factory=list)
@@ -85,13 +91,19 @@ class Walked:
     failed: list[tuple[RelPath, OSError]] = field(default_factory=list)
     listed: list[RelPath] = field(default_factory=list)
     rest: list[Directory] = field(default_factory=list)
+    marks: list[Marked] = field(default_factory=list)
     files: int = 0
     unhashed_files: int = 0
     unhashed_bytes: int = 0
 
 
-def walk(root_fd: int, directories: list[Directory], watcher: Watcher, ignore: Ignore) -> Walked:
-    """List directories in order until the step is long enough; at least one. In a worker."""
+def walk(
+    root_fd: int, directories: list[Directory], watcher: Watcher, ignore: Ignore, since_ns: int = 0
+) -> Walked:
+    """List directories in order until the step is long enough; at least one. In a worker.
+
+    Attributes that were not set after ``since_ns`` (wall clock) are known; 0: none is.
+    """
     walked = Walked()
     until = time.monotonic() + STEP_S
     for index, directory in enumerate(directories):
@@ -99,25 +111,30 @@ def walk(root_fd: int, directories: list[Directory], watcher: Watcher, ignore: I
             walked.rest = directories[index:]
             break
         try:
-            _list(root_fd, directory, watcher, ignore, walked)
+            _list(root_fd, directory, watcher, ignore, walked, since_ns)
         except OSError as error:
             # RACE: it may have vanished or been swapped since its parent was listed.
             walked.failed.append((directory.path, error))
     return walked
 
 
-def _list(root_fd: int, directory: Directory, watcher: Watcher, ignore: Ignore, walked: Walked) -> None:
+def _list(
+    root_fd: int, directory: Directory, watcher: Watcher, ignore: Ignore, walked: Walked, since_ns: int
+) -> None:
     path, known = directory.path, directory.known
     fd = open_beneath(root_fd, path, DIR_FLAGS, one_device=True)
     try:
         watcher.add(path, fd)
         ignore.load(path, fd)
+        value = markattr.read(fd)
+        if value is not None and (value or directory.marked):
+            walked.marks.append(Marked(path, os.fstat(fd).st_ino, value))
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
                 try:
                     found = entry.stat(follow_symlinks=False)
-                    _compare(directory, name, found, fd, ignore, walked)
+                    _compare(directory, name, found, fd, ignore, walked, since_ns)
                 except OSError:
                     # RACE: gone since it was listed (its deletion has an event of its own, or it is
                     # noticed as gone below), or a link replaced before it was read.
@@ -131,7 +148,13 @@ def _list(root_fd: int, directory: Directory, watcher: Watcher, ignore: Ignore, 
 
 
 def _compare(
-    directory: Directory, name: bytes, found: os.stat_result, fd: int, ignore: Ignore, walked: Walked
+    directory: Directory,
+    name: bytes,
+    found: os.stat_result,
+    fd: int,
+    ignore: Ignore,
+    walked: Walked,
+    since_ns: int,
 ) -> None:
     mode = found.st_mode
     is_dir = stat.S_ISDIR(mode)
@@ -142,6 +165,9 @@ def _compare(
     row = directory.known.get(name)
     if stat.S_ISREG(mode):
         walked.files += 1
+        hashing = row is None or not row.hashed
+        if found.st_ctime_ns >= since_ns and (since_ns or not hashing):
+            _read_mark(directory, name, found.st_ino, fd, walked)
         if row is not None and _unchanged(row, found):
             del directory.known[name]
             if row.unreadable:
@@ -169,6 +195,13 @@ def _compare(
             walked.unhashed_bytes += seen.size
         else:
             walked.doubtful.append(join(path, name))
+
+
+def _read_mark(directory: Directory, name: bytes, ino: int, fd: int, walked: Walked) -> None:
+    row = directory.known.get(name)
+    value = markattr.read_at(fd, name)
+    if value is not None and (value or (row is not None and row.marked)):
+        walked.marks.append(Marked(join(directory.path, name), ino, value))
 
 
 def _unchanged(row: LocalRow, found: os.stat_result) -> bool:

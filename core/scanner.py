@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +24,7 @@ from core.disk import is_gone
 from core.hashqueue import HashQueue
 from core.ignore import Ignore
 from core.paths import display, is_below, join
-from core.ports import Found, LocalRow, LocalStore
+from core.ports import Found, LocalRow, LocalStore, Marked
 from core.scan import Directory, Walked, walk
 from core.types import Kind, RelPath
 from core.watch import Watcher
@@ -39,6 +40,9 @@ RECORD_PATHS = 300
 
 UNWATCHED_S = 60.0
 """LIMIT: directories that cannot be watched are listed this often."""
+
+CLOCK_NS = 1_000_000_000
+"""LIMIT: the clock that files are stamped with is behind by some ticks, a network file server's by more."""
 
 _WATCH_LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 
@@ -57,6 +61,15 @@ class Follower(Protocol):
     def added(self, path: RelPath) -> None:
         """Treat a path as one that was just made."""
         ...
+
+    def marked(self, found: Sequence[Marked]) -> None:
+        """Take over attributes that were read."""
+        ...
+
+
+def since(scanned_ns: int, now_ns: int) -> int:
+    """Return from when on attributes are to be read; a clock that was set back makes that always."""
+    return max(0, scanned_ns - CLOCK_NS) if scanned_ns <= now_ns else 0
 
 
 @dataclass(slots=True)
@@ -104,6 +117,7 @@ class Scanner:
         self._unreadable: set[RelPath] = set()
         self._renaming: set[RelPath] = set()
         self._limit_told = False
+        self._since_ns = since(store.scanned_ns(), time.time_ns())
 
     @property
     def busy(self) -> bool:
@@ -193,9 +207,13 @@ class Scanner:
         while stack:
             async with self._lock:
                 batch = self._next_directories(stack)
-                walked = await to_thread.run_sync(walk, self._root_fd, batch, self._watcher, self._ignore)
+                walked = await to_thread.run_sync(
+                    walk, self._root_fd, batch, self._watcher, self._ignore, self._since_ns
+                )
                 stack.extend(item.path for item in reversed(walked.rest))
                 await take(walked)
+                if walked.marks:
+                    self._follower.marked(walked.marks)
             stack.extend(walked.below)
             await self._note(walked)
 
@@ -204,7 +222,9 @@ class Scanner:
         rows = 0
         while stack and len(batch) < STEP_DIRECTORIES and rows < STEP_ROWS:
             path = stack.pop()
-            batch.append(Directory(path, self._store.local_children(path)))
+            row = self._store.local_row(path) if path else None
+            marked = not path or (row is not None and row.marked)
+            batch.append(Directory(path, self._store.local_children(path), marked))
             rows += len(batch[-1].known)
         return batch
 
@@ -257,7 +277,11 @@ class Scanner:
                 new = {join(item.directory, item.name) for item in walked.found if item.kind is Kind.DIR}
                 walked.below = [path for path in walked.below if path in new]
 
+        began_ns = time.time_ns()
         await self._walk(request.starts, take)
+        if request.recursive and b"" in request.starts:
+            self._store.set_scanned_ns(began_ns)
+            self._since_ns = since(began_ns, began_ns)
         if gone:
             async with self._lock:
                 if new_by_ino:

@@ -118,7 +118,9 @@ class Watcher:
         return len(self._paths)
 
     def waiting(self) -> bool:
-        """Say whether the kernel holds events that were not read yet."""
+        """Say whether the kernel holds events that were not read yet; once closed it does not."""
+        if self._inotify.closed:
+            return False
         available = array.array("i", [0])
         fcntl.ioctl(self._inotify.fileno(), termios.FIONREAD, available)
         return available[0] > 0
@@ -172,6 +174,8 @@ class Watcher:
             del self._paths[wd]
         if not directory:
             gone = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
+            if mask & flags.ATTRIB and not mask & gone:
+                return Noticed(directory, What.ATTRIBUTES, True)
             return Noticed(directory, What.ROOT_GONE, True) if mask & gone else None
         if mask & (flags.UNMOUNT | flags.IGNORED):
             return Noticed(directory, What.LOST, True)

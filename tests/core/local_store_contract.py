@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.paths import join
-from core.ports import Found, Hashed, LocalStore
+from core.ports import Found, Hashed, LocalStore, Marked
 from core.types import BlockList, Hash, Kind, RelPath
 
 ROOT = RelPath(b"")
@@ -158,6 +158,33 @@ class LocalStoreContract:
             seen += [item.path for item in page]
             cursor = page[-1].cursor
         assert sorted(seen) == sorted(b"%d" % number for number in range(10))
+
+    def test_marks_are_known_by_the_file_that_has_them(self, store: LocalStore) -> None:
+        store.record([folder(b"d", ino=5), file(b"d/f", ino=7), file(b"d/g", ino=8)])
+        found = [Marked(RelPath(b"d"), 5, b"keep"), Marked(RelPath(b"d/f"), 7, b"own\n")]
+        assert store.marked(found) == []
+        assert store.marked([Marked(RelPath(b"d/g"), 99, b"own"), Marked(RelPath(b"no"), 7, b"own")]) == []
+        rows = [store.local_row(RelPath(path)) for path in (b"d", b"d/f", b"d/g")]
+        assert [row is not None and row.marked for row in rows] == [True, True, False]
+        assert store.local_children(RelPath(b"d"))[b"f"].marked
+        assert store.marked([Marked(RelPath(b"d/f"), 7, b"")]) == []
+        assert not store.local_children(RelPath(b"d"))[b"f"].marked
+
+    def test_an_unknown_mark_is_ignored_and_told(self, store: LocalStore) -> None:
+        store.record([file(b"f")])
+        assert store.marked([Marked(RelPath(b"f"), 7, b"sometimes"), Marked(ROOT, 1, b"\xff")]) == [b"f", b""]
+        row = store.local_row(RelPath(b"f"))
+        assert row is not None
+        assert not row.marked
+        store.marked([Marked(RelPath(b"f"), 7, b"keep"), Marked(RelPath(b"f"), 7, b"junk")])
+        row = store.local_row(RelPath(b"f"))
+        assert row is not None
+        assert row.marked
+
+    def test_the_time_of_the_last_scan_is_remembered(self, store: LocalStore) -> None:
+        assert store.scanned_ns() == 0
+        store.set_scanned_ns(2**60)
+        assert store.scanned_ns() == 2**60
 
     def test_the_datadir_is_remembered(self, store: LocalStore) -> None:
         assert store.datadir_id() is None

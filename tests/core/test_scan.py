@@ -21,7 +21,7 @@ LINK = Seen(Kind.SYMLINK, 0, 100, 0o777, 9, b"to")
 
 
 def row(seen: Seen, *, hashed: bool = True) -> LocalRow:
-    kind, size, mtime_ns, mode, ino, target, _ = seen
+    kind, size, mtime_ns, mode, ino, target = seen[:6]
     return LocalRow(kind, size, mtime_ns, mode, ino, hashed, False, target)
 
 

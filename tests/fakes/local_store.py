@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from core.markattr import parse
 from core.paths import join, split
-from core.ports import Found, Hashed, LocalRow, Unhashed
+from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.types import BlockList, Hash, Kind, RelPath
 
 
@@ -32,6 +33,8 @@ class MemoryStore:
         self.directories: dict[RelPath, dict[bytes, Stored]] = {}
         self.blocks: dict[Hash, BlockList] = {}
         self.log: list[tuple[str, RelPath]] = []
+        self.marks: dict[RelPath, bytes] = {}
+        self._scanned_ns = 0
         self._files = 0
         self._next_number = 1
         self._datadir: tuple[int, int] | None = None
@@ -40,11 +43,14 @@ class MemoryStore:
     # -- the port
 
     def local_children(self, directory: RelPath) -> dict[bytes, LocalRow]:
-        return {name: stored.row for name, stored in self.directories.get(directory, {}).items()}
+        return {
+            name: stored.row._replace(marked=join(directory, name) in self.marks)
+            for name, stored in self.directories.get(directory, {}).items()
+        }
 
     def local_row(self, path: RelPath) -> LocalRow | None:
         stored = self.stored(path)
-        return stored.row if stored else None
+        return stored.row._replace(marked=path in self.marks) if stored else None
 
     def record(self, found: Sequence[Found]) -> None:
         for item in found:
@@ -101,6 +107,27 @@ class MemoryStore:
 
     def local_file_count(self) -> int:
         return self._files
+
+    def marked(self, found: Sequence[Marked]) -> list[RelPath]:
+        unknown: list[RelPath] = []
+        for path, ino, value in found:
+            stored = self.stored(path) if path else None
+            if path and (stored is None or stored.row.ino != ino):
+                continue
+            if value and parse(value) is None:
+                unknown.append(path)
+            elif value:
+                self.marks[path] = value.strip()
+            else:
+                self.marks.pop(path, None)
+        self._tell()
+        return unknown
+
+    def scanned_ns(self) -> int:
+        return self._scanned_ns
+
+    def set_scanned_ns(self, at_ns: int) -> None:
+        self._scanned_ns = at_ns
 
     def datadir_id(self) -> tuple[int, int] | None:
         return self._datadir
@@ -179,4 +206,5 @@ class MemoryStore:
         self.directories.pop(path, None)
         directory, name = split(path)
         stored = self.directories[directory].pop(name)
+        self.marks.pop(path, None)
         self._files -= stored.row.kind is Kind.FILE
