@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from textual import events
 from textual.pilot import Pilot
 
@@ -50,6 +51,10 @@ class Screen:
         await self.settle()
 
     async def settle(self) -> None:
+        """Wait until the app has shown all that the engine has told, and asks for nothing more."""
+        await settled(self.pilot, self.app)
+        # Events come by themselves: once all tasks over there wait, they have been handed over.
+        await asyncio.wrap_future(self.loop.submit(trio.testing.wait_all_tasks_blocked))
         await settled(self.pilot, self.app)
 
     async def engine(self, change: Callable[[FakeApi], object]) -> None:
