@@ -35,10 +35,11 @@ WAIT_S = 15.0
 
 _USUAL = (
     r"realize\.auth: rejected peer=\w+ addr=\S+ reason=cannot reach",
-    r"realize\.auth: rejected peer=\w+ addr=\S+ reason=.*already connected",
+    r"realize\.auth: rejected peer=\w+ addr=\S+ reason=.*(already connected|Connection reset by peer)",
     r"realize\.fuse\.guard: read: the file is being changed by its peer",
 )
-"""What is no surprise: peers dialled before they have started, both sides dialling, reads in mid-change."""
+"""What is no surprise: peers dialled before they have started, reads in mid-change, and both sides dialling:
+the connection that does not stay is refused, or reset where the other side closes it first."""
 
 _ALARM = re.compile(
     r"^<[0-4]>|^Traceback \(most recent call last\)|^\s*\w*(Error|Exception)\b.*:|panicked", re.M
