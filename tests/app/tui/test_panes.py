@@ -509,3 +509,9 @@ async def test_every_theme_draws(dashboard: Opener, theme: str) -> None:
         screen.app.theme = theme
         await screen.settle()
         assert screen.has("docs", "film.mov")
+
+
+async def test_a_signal_leaves_without_asking(dashboard: Opener) -> None:
+    async with dashboard(household.sample()) as screen:
+        screen.app.request_stop()
+        await screen.until(lambda: screen.app.return_code == 0)
