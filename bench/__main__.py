@@ -7,7 +7,7 @@ import os
 import sys
 
 from bench import large_file, latency, small_files, tree
-from bench.report import Row, print_json, print_row
+from bench.report import print_json, print_row
 from bench.rig import SIZES
 
 BENCHES = {"tree": tree, "small": small_files, "large": large_file, "latency": latency}
@@ -23,23 +23,19 @@ def main() -> int:
     size = SIZES[options.size]
     if not options.json:
         print(f"size {size.name}, {os.cpu_count()} processors, loopback, TLS, whole processes")
-        print(f"  {'work':<58} {'measured':>17} {'target' if size.is_full else '(full)':<9} beside it")
+        print(f"  {'work':<58} {'measured':>17} {'target' if size.is_full else 'full size':<9} beside it")
     failed = False
     for name in options.only or BENCHES:
         try:
             for row in BENCHES[name].rows(size):
-                _print(row, as_json=options.json)
+                if options.json:
+                    print_json(row)
+                else:
+                    print_row(row, judged=size.is_full)
         except Exception as error:  # noqa: BLE001 - the other benchmarks still run; the exit code tells
             print(f"bench {name}: {error!r}", file=sys.stderr)
             failed = True
     return 1 if failed else 0
-
-
-def _print(row: Row, *, as_json: bool) -> None:
-    if as_json:
-        print_json(row)
-    else:
-        print_row(row)
 
 
 if __name__ == "__main__":

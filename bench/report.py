@@ -37,9 +37,9 @@ def figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
-def print_row(row: Row) -> None:
-    """Print one line of the table as soon as it is measured."""
-    verdict = {True: "✓", False: "✗", None: " "}[row.met]
+def print_row(row: Row, *, judged: bool) -> None:
+    """Print one line of the table as soon as it is measured, with a verdict where targets apply."""
+    verdict = {True: "✓", False: "✗", None: " "}[row.met if judged else None]
     target = f"{row.better} {figure(row.target)}" if row.target is not None else ""
     beside = ", ".join(f"{tool}: {text}" for tool, text in row.beside.items())
     print(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
 
+from app.demo.household import Peer
 from bench.report import UP, Row
 from bench.rig import ARENA, LIMIT_S, Size, cpu_seconds, make_tree, resident_mib, timed, two_peers
+from tests.e2e.terminal import Terminal
 
 FILE_BYTES = 4096
+KEYS = ("\r", *["\x1b[B"] * 5, "z", "z", "2", "1")
+"""Open the arena, go down, zoom and back, to the next pane and back."""
 
 
 def rows(size: Size) -> Iterator[Row]:
@@ -56,10 +61,25 @@ def rows(size: Size) -> Iterator[Row]:
             peer.wait_idle(LIMIT_S)
         yield Row(f"memory of the reader with {files} files", resident_mib(reader), "MiB", 120)
         yield Row(f"memory of the source with {files} files", resident_mib(source), "MiB", 120)
+        yield from _dashboard(reader, files)
         before_s = cpu_seconds(source) + cpu_seconds(reader)
         time.sleep(size.idle_s)
         used_s = cpu_seconds(source) + cpu_seconds(reader) - before_s
         yield Row("idle CPU of a daemon", 100 * used_s / size.idle_s / 2, "%", 0.1)
+
+
+def _dashboard(reader: Peer, files: int) -> Iterator[Row]:
+    """Measure the dashboard attached to a daemon, in a terminal of its own."""
+    started_s = time.perf_counter()
+    with Terminal(reader.daemon_command(), dict(os.environ) | reader.environment()) as screen:
+        screen.wait_for(rf"{ARENA}\b")
+        yield Row(f"dashboard of {files} files, first screen", time.perf_counter() - started_s, "s", 2)
+        took_s = [
+            screen.time_key(key) for key in ("1", "\r", *DOWN * 5, PAGE_DOWN, PAGE_DOWN, "\r", "z", "z")
+        ]
+        yield Row("slowest of its keys, until the screen changes", 1000 * max(took_s), "ms", 100)
+        screen.press("q")
+        screen.wait_end()
 
 
 def _find_s(command: list[str], files: int) -> float:

@@ -59,6 +59,15 @@ class Terminal:
             assert alive, f"ended with {text!r} on the screen:\n{self.text}"
             assert time.monotonic() < limit_s, f"{text!r} still seen:\n{self.text}"
 
+    def time_key(self, key: str, timeout_s: float = 5.0) -> float:
+        """Send a key and return the seconds until the screen has changed."""
+        before, started_s = self._screen.display, time.monotonic()
+        self.press(key)
+        while self._screen.display == before:
+            assert self._read(), f"ended by {key!r}:\n{self.text}"
+            assert time.monotonic() - started_s < timeout_s, f"{key!r} did nothing:\n{self.text}"
+        return time.monotonic() - started_s
+
     def press(self, *keys: str) -> None:
         """Send keys: characters, or escape sequences."""
         for key in keys:
