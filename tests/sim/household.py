@@ -124,9 +124,17 @@ class Household:
         with trio.move_on_after(_REST_S):
             while quiet < _QUIET_LOOKS:
                 await trio.sleep(0.04)
+                await self._confirm_emptied()
                 quiet = 0 if self.busy() else quiet + 1
             return
         raise NoRestError(f"no rest: {self.busy()}")
+
+    async def _confirm_emptied(self) -> None:
+        """Say that a datadir was emptied on purpose, as its user would."""
+        for host in self.hosts:
+            index = host.arena.index
+            if index is not None and "is empty" in host.arena.offline:
+                await index.confirm_deletes()
 
     def busy(self) -> str:
         """Say what is left to do; "" at rest."""
@@ -134,7 +142,7 @@ class Household:
             if not line.up:
                 return f"{[end.name for end in line.ends]} are not connected"
         for host in self.hosts:
-            waiting = host.engine.waiting_for()
+            waiting = host.arena.offline or host.engine.waiting_for()
             if waiting:
                 return f"{host.name}: {waiting}"
             for node, _, reason, attempts in host.arena.work.waiting(100):
