@@ -49,6 +49,8 @@ class ArenaStatus(msgspec.Struct, frozen=True):
     only_here: int
     offline: str = ""
     """Why the arena is offline (its datadir is missing …), "" when it is not."""
+    held_deletes: int = 0
+    """Deleted files that wait for `Api.arena_confirm_deletes`."""
 
 
 PeerState = Literal["connected", "connecting", "disconnected", "disabled"]
@@ -242,6 +244,116 @@ class Why(msgspec.Struct, frozen=True):
     lines: tuple[tuple[str, str], ...]
 
 
+TrashReason = Literal["replaced", "deleted", "damaged"]
+
+
+class TrashRow(msgspec.Struct, frozen=True):
+    """A content that was replaced or deleted here and is still held.
+
+    ``size``, ``mtime_ns`` and ``mode`` are of the file that it was; ``by`` names the host whose change it
+    was, "" if that is not known.
+    """
+
+    at: ArenaPath
+    hash: bytes
+    size: int
+    mtime_ns: int
+    mode: int
+    when_ns: int
+    why: TrashReason
+    by: str
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What came of one path of `Api.trash_restore`; ``error`` "" if it is back."""
+
+    at: ArenaPath
+    size: int
+    error: str = ""
+
+
+class ConflictVersion(msgspec.Struct, frozen=True):
+    """One version of a path in conflict. ``peers`` hold it, ``here``: this host does.
+
+    ``kind`` `Kind.NONE`: it is a deletion.
+    """
+
+    peers: tuple[str, ...]
+    here: bool
+    shown: bool
+    kind: Kind
+    size: int
+    mtime_ns: int
+    mode: int
+    hash: bytes | None
+    target: bytes = b""
+
+
+class ConflictRow(msgspec.Struct, frozen=True):
+    """A path with several versions, none of which descends from the others.
+
+    ``revived``: the others are deletions only; the change won, and the user may want to know.
+    """
+
+    at: ArenaPath
+    revived: bool
+    versions: tuple[ConflictVersion, ...]
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What `Api.conflict_resolve` did; ``beside`` are the paths that other versions were put at."""
+
+    at: ArenaPath
+    kept: str
+    beside: tuple[ArenaPath, ...] = ()
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One line of the audit log; ``before`` and ``after`` are content hashes in hex.
+
+    ``detail`` holds what only some lines have: the mark, the reason, the peers of a conflict.
+    """
+
+    at_ns: int
+    at: ArenaPath
+    what: str
+    cause: str = ""
+    peer: str = ""
+    before: str | None = None
+    after: str | None = None
+    detail: str = ""
+
+
+VerifyOutcome = Literal["ok", "changed", "repaired", "damaged", "unreadable"]
+
+
+class VerifyStep(msgspec.Struct, frozen=True):
+    """One file or cached content that `Api.verify` has read.
+
+    *changed*: the file is being changed, its hash follows. *damaged*: the content is wrong and could not
+    be repaired, ``detail`` says why. ``path`` of ``at`` is ``b""`` for content of no path. ``files_total``
+    and ``bytes_total`` are what was to be read when it began.
+    """
+
+    at: ArenaPath
+    outcome: VerifyOutcome
+    bytes: int
+    detail: str
+    files_done: int
+    files_total: int
+    bytes_done: int
+    bytes_total: int
+
+
+class EvictStep(msgspec.Struct, frozen=True):
+    """What came of one file of `Api.evict`: bytes freed, or the ``error`` why it stays."""
+
+    at: ArenaPath
+    bytes_freed: int
+    error: str = ""
+    hint: str = ""
+
+
 class Api(Protocol):
     """Everything that a user's program can ask of a daemon."""
 
@@ -344,6 +456,66 @@ class Api(Protocol):
 
         An async generator. Ends when every file has ended with ``done``.
         """
+        ...
+
+    async def trash_list(self, at: ArenaPath | None = None) -> tuple[TrashRow, ...]:
+        """Return what is in the trash of a path and below it, of all arenas for None; the newest first."""
+        ...
+
+    async def trash_restore(self, at: ArenaPath, *, content: bytes = b"") -> tuple[Restored, ...]:
+        """Put content from the trash back as a new version; what is there now goes to the trash.
+
+        ``content`` is the beginning of the hash of the version meant, ``b""`` the newest. Of a directory
+        that is not in the trash itself, everything below it comes back that is not there now.
+
+        Raises:
+            PathReadOnlyError: the arena has no datadir here.
+            PathNotFoundError: nothing of the path is in the trash.
+        """
+        ...
+
+    async def conflicts(self, at: ArenaPath | None = None) -> tuple[ConflictRow, ...]:
+        """Return the paths in conflict at and below a path, of all arenas for None."""
+        ...
+
+    async def conflict_resolve(self, at: ArenaPath, keep: str) -> Resolved:
+        """End a conflict: ``keep`` is a peer's name, ``local``, or ``both``.
+
+        Writes a version that descends from all. What was here and is not kept goes to the trash.
+
+        Raises:
+            UsageError: the path is in no conflict, or that peer holds no version of it.
+            NoHolderError: nobody who is connected holds the version to keep.
+        """
+        ...
+
+    def log(
+        self, at: ArenaPath | None = None, *, since_ns: int = 0, follow: bool = False
+    ) -> AsyncIterator[list[LogLine]]:
+        """Read the audit log in the order of time, of a path and below it or of all arenas.
+
+        An async generator of batches. With ``follow`` it goes on for ever with what happens.
+        """
+        ...
+
+    def verify(self, at: ArenaPath | None = None, *, repair: bool = True) -> AsyncIterator[VerifyStep]:
+        """Read local content again and compare it with its version; what is wrong is fetched again.
+
+        An async generator; a step for each file or cached content. The damaged bytes of a real file go to
+        the trash once it is repaired.
+        """
+        ...
+
+    def evict(self, paths: Sequence[ArenaPath]) -> AsyncIterator[EvictStep]:
+        """Give up the cached content of files, and of all below directories.
+
+        An async generator; a step for each file of which something was held. Content is given up only
+        when a peer that is connected confirms to hold it.
+        """
+        ...
+
+    async def arena_confirm_deletes(self, name: str) -> int:
+        """Let deletions that are held go on; returns how many files, 0 if none were held."""
         ...
 
     def events(self) -> AsyncIterator[list[AnyEvent]]:

@@ -82,6 +82,8 @@ class Arena:
         self._conn = db.open_arena(self.db_path)
         inodes = ArenaInodes(self._conn, lambda end: allocate_range(global_conn, config.name, end))
         self.cache = ArenaCache(config.name, self._conn, inodes, self_key, config.mark)
+        with self.cache.write():
+            self.cache.tree.set_root_real(config.datadir is not None)
         self.local = LocalEntries(self.cache)
         self.remote = RemoteEntries(self.cache)
         self.announcer = Announcer(self.cache)
@@ -267,6 +269,11 @@ class Arena:
             )
 
         return await adopt_displaced(self.blobs, displaced, record)
+
+    def no_longer_needed(self, content: Hash) -> None:
+        """A content is a real file now: unless its blob is cached as well, it is the first to go."""
+        if not self.cache.is_cached(content, 0):
+            self.cache.trash.put_aside(content)
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""

@@ -22,7 +22,8 @@ MAX_BYTES = 10 * 1024 * 1024
 """LIMIT: size at which the file is rotated (spec 4 §Events)."""
 KEEP_NS = 90 * 24 * 3600 * 1_000_000_000
 """LIMIT: age at which a rotated file goes (spec 4 §Events)."""
-_CURRENT = "audit.jsonl"
+CURRENT = "audit.jsonl"
+"""Name of the file that is written to; rotated ones are ``audit-NS.jsonl``, by the time of their end."""
 
 
 class AuditLog:
@@ -34,13 +35,13 @@ class AuditLog:
         Raises:
             OSError: the directory or file cannot be made.
         """
-        self._directory = directory
+        self.directory = directory
         self._arena = arena
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file: TextIO | None = self._open()
 
     def _open(self) -> TextIO:
-        return open(self._directory / _CURRENT, "a", encoding="utf-8")
+        return open(self.directory / CURRENT, "a", encoding="utf-8")
 
     def on_event(self, event: AnyEvent) -> None:
         """Write down an event that changed a file, blob or mark of the arena; others are ignored."""
@@ -62,9 +63,9 @@ class AuditLog:
     def _rotate(self, at_ns: int) -> None:
         if self._file is not None:
             self._file.close()
-        os.rename(self._directory / _CURRENT, self._directory / f"audit-{at_ns}.jsonl")
+        os.rename(self.directory / CURRENT, self.directory / f"audit-{at_ns}.jsonl")
         self._file = self._open()
-        for old in self._directory.glob("audit-*.jsonl"):
+        for old in self.directory.glob("audit-*.jsonl"):
             made_ns = old.stem.removeprefix("audit-")
             if made_ns.isdigit() and at_ns - int(made_ns) > KEEP_NS:
                 old.unlink()
@@ -101,8 +102,9 @@ def _records(event: AnyEvent, arena: str) -> Iterator[dict[str, Any]]:
         case Evicted(arena=name) if name == arena:
             yield {"what": "evicted", "path": to_str(event.path), "cause": "quota", "reason": event.reason}
         case ConflictChanged(arena=name) if name == arena:
-            what = "resolved" if event.resolved else "conflict"
-            yield {"what": what, "path": to_str(event.path), "cause": "peer", "peers": list(event.peers)}
+            what = "resolved" if event.resolved else "revived" if event.revived else "conflict"
+            cause = "peer" if event.peers or not event.resolved else "user"
+            yield {"what": what, "path": to_str(event.path), "cause": cause, "peers": list(event.peers)}
         case _:
             return
 

@@ -27,6 +27,8 @@ class Flag(enum.IntFlag):
     """The local file cannot be read any more; its entry is kept."""
     REVIVED = 4
     """Deleted by one peer, changed by another: the change won."""
+    DAMAGED = 8
+    """The real file does not have the content of its version, though nobody changed it (`core.verifying`)."""
 
 
 class EntryRow(NamedTuple):
@@ -150,6 +152,29 @@ def group_versions(entries: Sequence[EntryRow]) -> list[_Version]:
                 apart.append(version)
         versions = [*apart, joined]
     return versions
+
+
+class Alternative(NamedTuple):
+    """One of several versions of a path; ``meta`` speaks for it, a tombstone where it is a deletion."""
+
+    meta: EntryRow
+    vector: Vector
+    peers: tuple[int, ...]
+    """Who holds it, as in ``entry.peer``, sorted."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a deletion."""
+        return self.meta.holding == Holding.TOMBSTONE
+
+
+def alternatives(entries: Sequence[EntryRow]) -> list[Alternative]:
+    """Return the versions that none of the others descends from, that of this host first."""
+    found = [
+        Alternative(_representative(version), version.vector, tuple(sorted(e.peer for e in version.entries)))
+        for version in _maximal(group_versions(entries))
+    ]
+    return sorted(found, key=lambda one: (one.peers, one.meta.hash or b""))
 
 
 def _maximal(versions: list[_Version]) -> list[_Version]:

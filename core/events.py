@@ -107,12 +107,13 @@ class FilesChanged(Event, frozen=True, tag=True):
 
 
 class ConflictChanged(Event, frozen=True, tag=True):
-    """A conflict was found or resolved."""
+    """A conflict was found or resolved; ``revived``: a deletion lost against a change."""
 
     arena: str
     path: bytes
     peers: tuple[str, ...]
     resolved: bool = False
+    revived: bool = False
 
 
 class MarkChanged(Event, frozen=True, tag=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,20 @@ def explain(engine: Engine, arena: Arena, node: int) -> Iterator[tuple[str, str]
         yield "conflict", "several versions, none of which descends from the others"
     if shown.flags & Flag.UNREADABLE:
         yield "unreadable", "the file in the datadir cannot be read; its last known version is kept"
+    if shown.flags & Flag.REVIVED:
+        yield "revived", "one peer deleted it, another changed it: the change won; `realize conflicts list`"
+    if shown.flags & Flag.DAMAGED:
+        yield "damaged", "the file on the disk does not have this content; `realize verify` repairs it"
     for entry in entries:
         yield "held by", _entry(engine, arena, entry, Vector(shown.vector))
+    path = arena.cache.tree.path(node)
+    if arena.index is not None and arena.index.holds_deletion(path):
+        count = arena.index.held_files
+        how = f"realize arena confirm-deletes {display(arena.name)}"
+        yield "deletion held", f"it is gone from the datadir with {count} files in all; `{how}` deletes them"
+    for row in arena.cache.trash.at(path):
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.at_ns // 1_000_000_000))
+        yield "in the trash", f"{row.size} bytes, {row.why} {when}; `realize trash restore` brings it back"
     if arena.offline:
         yield "offline", f"the datadir is not used: {arena.offline}"
     if shown.kind == Kind.FILE:

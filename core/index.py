@@ -107,6 +107,10 @@ class Index:
         """Return how many deleted files wait for `confirm_deletes`."""
         return self._datadir.deletions.held_files if self._datadir else 0
 
+    def holds_deletion(self, path: RelPath) -> bool:
+        """Say whether the deletion of a path waits for `confirm_deletes`."""
+        return bool(self.held_files) and self._datadir is not None and self._datadir.deletions.waits(path)
+
     def waiting_for(self) -> str:
         """Return what the index still has to do, for people; "" when idle.
 

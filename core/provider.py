@@ -132,7 +132,7 @@ class Provider:
     def have(self, arena: str, content: Hash) -> bool:
         """See `ContentProvider.have`."""
         at = self._arena(arena)
-        blob = at.blobs.info(content)
+        blob = at.blobs.info(content) if content not in at.giving_up else None
         return (blob is not None and blob.held) or any(True for _ in at.real_files(content))
 
 

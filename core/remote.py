@@ -13,7 +13,7 @@ from typing import Any
 
 from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
-from core.choice import LOCAL_PEER, EntryRow, Shown, show_single
+from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, show_single
 from core.events import ConflictChanged, FileChanged
 from core.paths import join
 from core.trashrows import Reason
@@ -56,7 +56,7 @@ class RemoteEntries:
             stamp = self._stamp(peer)
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
             for group in batch.groups:
-                _GroupWriter(cache, peer, "" if quiet else peer_name, stamp, group).write()
+                _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet).write()
             if batch.phase is Phase.CATCHUP_COMPLETE:
                 self._drop_unlisted(peer, stamp)
             if batch.phase in (Phase.FOLLOW, Phase.CATCHUP_COMPLETE):
@@ -88,10 +88,13 @@ class RemoteEntries:
 class _GroupWriter:
     """Writes the entries of one directory; new names in bulk, known ones one by one."""
 
-    def __init__(self, cache: ArenaCache, peer: int, peer_name: str, stamp: int, group: Group) -> None:
+    def __init__(
+        self, cache: ArenaCache, peer: int, peer_name: str, stamp: int, group: Group, *, quiet: bool
+    ) -> None:
         self._cache = cache
         self._peer = peer
-        self._event_peer = peer_name
+        self._peer_name = peer_name
+        self._event_peer = "" if quiet else peer_name
         self._stamp = stamp
         self._group = group
         self._parent = cache.tree.ensure_dir(group.directory)
@@ -196,13 +199,16 @@ class _GroupWriter:
         was = cache.shown(node)
         cache.refresh(node)
         now = cache.shown(node)
-        if (was.flags ^ now.flags) & 1:
+        conflict = (was.flags ^ now.flags) & Flag.CONFLICT
+        revived = now.flags & ~was.flags & Flag.REVIVED
+        if conflict or revived:
             cache.emit(
                 ConflictChanged(
                     arena=cache.name,
                     path=join(self._group.directory, name),
-                    peers=(self._event_peer,) if self._event_peer else (),
-                    resolved=not now.flags & 1,
+                    peers=(self._peer_name,),
+                    resolved=not now.flags & (Flag.CONFLICT | Flag.REVIVED),
+                    revived=not conflict,
                 )
             )
         self._drop_superseded(node, was, now)

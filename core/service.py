@@ -7,33 +7,42 @@ here. Engine thread.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import msgspec
 import trio
 
-from core import getting, marking, sums
+from core import conflicts, evicting, getting, marking, restoring, sums, verifying
 from core.api import (
     ArenaInfo,
     ArenaPath,
     ArenaStatus,
     CacheUse,
     ChurtenStatus,
+    ConflictRow,
     Entry,
+    EvictStep,
     GetProgress,
     HashingRow,
     Jobs,
+    LogLine,
     MarkChange,
     MarkEffect,
     MarkInfo,
     MarkRow,
     Page,
     PeerStatus,
+    Resolved,
+    Restored,
     Status,
+    TrashRow,
     Usage,
+    VerifyStep,
     Why,
 )
+from core.auditread import read_log
 from core.connected import ConnectedPeers
 from core.db import Connection, connect_readonly
 from core.entries import EntryReader
@@ -126,7 +135,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=tuple(engine.health),
+            health=(*engine.health, *self._held_deletes()),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -145,7 +154,17 @@ class Service:
             conflicts=counts.conflicts,
             only_here=counts.only_here,
             offline=arena.offline,
+            held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
+
+    def _held_deletes(self) -> list[str]:
+        """Return a line for each arena whose deletions wait for the user."""
+        return [
+            f"{arena.name}: {arena.index.held_files} deleted files are held; if you deleted them:"
+            f" `realize arena confirm-deletes {arena.name}`"
+            for arena in self._engine.arenas.values()
+            if arena.index is not None and arena.index.held_files
+        ]
 
     async def status_json(self) -> bytes:
         """Return the status as ``realize status --json`` prints it."""
@@ -336,6 +355,83 @@ class Service:
             files += [(arena, file) for file, _ in found]
         async for progress in getting.fetch_files(files, self._engine.holders):
             yield progress
+
+    # -- trash and conflicts
+
+    def _at_or_all(self, at: ArenaPath | None) -> list[tuple[Arena, bytes]]:
+        if at is None:
+            return [(arena, b"") for arena in self._engine.arenas.values()]
+        return [(self._engine.arena(at.arena), at.path)]
+
+    async def trash_list(self, at: ArenaPath | None = None) -> tuple[TrashRow, ...]:
+        """See `Api.trash_list`."""
+        engine = self._engine
+        names = {key: name for name, key in engine.peer_keys.items()}
+        names[engine.self_key] = engine.config.node.name
+        rows = [
+            row for arena, path in self._at_or_all(at) for row in restoring.trash_rows(arena, path, names)
+        ]
+        return tuple(sorted(rows, key=lambda row: (-row.when_ns, row.at)))
+
+    async def trash_restore(self, at: ArenaPath, *, content: bytes = b"") -> tuple[Restored, ...]:
+        """See `Api.trash_restore`."""
+        return tuple(await restoring.restore(self._engine.arena(at.arena), at.path, content))
+
+    async def conflicts(self, at: ArenaPath | None = None) -> tuple[ConflictRow, ...]:
+        """See `Api.conflicts`."""
+        return tuple(
+            row
+            for arena, path in self._at_or_all(at)
+            for row in conflicts.conflict_rows(self._engine, arena, path)
+        )
+
+    async def conflict_resolve(self, at: ArenaPath, keep: str) -> Resolved:
+        """See `Api.conflict_resolve`."""
+        arena = self._engine.arena(at.arena)
+        node = arena.cache.tree.find(at.path)
+        if node is None:
+            raise self._missing(at)
+        return await conflicts.Resolver(self._engine, arena, node).resolve(keep)
+
+    # -- upkeep
+
+    async def log(
+        self, at: ArenaPath | None = None, *, since_ns: int = 0, follow: bool = False
+    ) -> AsyncIterator[list[LogLine]]:
+        """See `Api.log`."""
+        places = self._at_or_all(at)
+        directories = {arena.name: arena.audit.directory for arena, _ in places}
+        path = at.path if at is not None else b""
+        async with aclosing(
+            read_log(directories, self._engine.events, path, since_ns, follow=follow)
+        ) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def verify(self, at: ArenaPath | None = None, *, repair: bool = True) -> AsyncIterator[VerifyStep]:
+        """See `Api.verify`."""
+        places = [self._find(at)] if at is not None else self._roots()
+        async with aclosing(verifying.verify(self._engine, places, repair=repair)) as steps:
+            async for step in steps:
+                yield step
+
+    def _roots(self) -> list[tuple[Arena, int]]:
+        return [(arena, arena.cache.root) for arena in self._engine.arenas.values()]
+
+    async def evict(self, paths: Sequence[ArenaPath]) -> AsyncIterator[EvictStep]:
+        """See `Api.evict`."""
+        files: list[tuple[Arena, int]] = []
+        for at in paths:
+            arena, node = self._find(at)
+            files += [(arena, file) for file, _ in await self._read(self._files, arena, node)]
+        async with aclosing(evicting.evict_files(self._engine, files)) as steps:
+            async for step in steps:
+                yield step
+
+    async def arena_confirm_deletes(self, name: str) -> int:
+        """See `Api.arena_confirm_deletes`."""
+        index = self._engine.arena(name).index
+        return await index.confirm_deletes() if index is not None else 0
 
     async def events(self) -> AsyncIterator[list[AnyEvent]]:
         """See `Api.events`."""
