@@ -120,7 +120,8 @@ class Host:
 
     @property
     def running(self) -> bool:
-        return self._engine is not None and not self.stopping.is_set() and not self.stopped.is_set()
+        engine = self._engine
+        return not (engine is None or engine.killed or self.stopping.is_set() or self.stopped.is_set())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `stop` or `kill`."""
