@@ -58,7 +58,7 @@ def _run_dashboard(config: Config) -> int:
     try:
         app = RealizeApp(Bridge(host.loop, host.service), title=config.node.name, attached=False)
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: app.exit(0))
+            signal.signal(number, lambda *_: app.request_stop())
         code = app.run()
     finally:
         host.stop()

@@ -5,6 +5,7 @@ The composition root. Started and stopped in order, each step with a deadline (s
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -69,6 +70,9 @@ class Host:
         if self._failure is not None:
             self.loop.join(_ENGINE_STOP_S)
             raise self._failure
+        # What start made lives as long as the process: no collection has to look at it again.
+        gc.collect()
+        gc.freeze()
         try:
             self._start_mount()
         except BaseException:

@@ -143,7 +143,7 @@ class Service:
         quota = arena.blobs.quota
         return ArenaStatus(
             name=arena.name,
-            mark=arena.config.mark.value,
+            mark=arena.cache.marks.of_directory(arena.cache.root).value,
             files=counts.files,
             real=counts.real,
             cached=counts.cached,

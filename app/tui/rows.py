@@ -14,7 +14,7 @@ from app.tui.journal import Line
 from app.tui.tree import Node, Notice, TreeRow
 from core.api import ArenaPath, ArenaStatus, Entry, HashingRow, JobRow, Jobs, MarkRow, PeerStatus
 from core.events import JobAction
-from core.types import Kind
+from core.types import FileState, Kind, Mark
 
 # Arenas
 
@@ -85,6 +85,19 @@ def _usage_held(node: Node) -> Cell:
     return present.held_cell(node.held, node.size) if node.usage is not None else text("…", "dim")
 
 
+def _shown_state(entry: Entry, node: Node | None) -> FileState:
+    """Return the state of an entry; of a directory that of what is in it, once that is known."""
+    if entry.kind != Kind.DIR or node is None or node.usage is None or not node.size:
+        return entry.state
+    if not node.held:
+        return FileState.ONLINE
+    if node.held < node.size:
+        return FileState.PARTIAL
+    if entry.state is FileState.REAL:
+        return entry.state
+    return FileState.CACHED if entry.mark is Mark.WATCH else FileState.KEPT
+
+
 def entry_row(entry: Entry, label: Text, node: Node | None, *, marked: bool, progress: Progress) -> Row:
     """Return the row of an entry; ``node`` None in the list of what a search found."""
     at = ArenaPath(entry.arena, entry.path)
@@ -104,7 +117,7 @@ def entry_row(entry: Entry, label: Text, node: Node | None, *, marked: bool, pro
     return Row(
         at,
         (
-            label, present.state_cell(entry.state), size, held,
+            label, present.state_cell(_shown_state(entry, node)), size, held,
             present.mark_cell(entry.mark, entry.mark_explicit),
             text(", ".join(map(present.name, entry.holders)), "dim"),
         ),
