@@ -15,7 +15,26 @@ from typing import Annotated
 import typer
 
 from app import output
-from app.commands import churten, config, daemon, doctor, get, identity, init, ls, marks, peers, status, why
+from app.commands import (
+    arena,
+    churten,
+    config,
+    conflicts,
+    daemon,
+    doctor,
+    evict,
+    get,
+    identity,
+    init,
+    log,
+    ls,
+    marks,
+    peers,
+    status,
+    trash,
+    verify,
+    why,
+)
 from app.settings import Settings
 from core.errors import RealizeError, UsageError, exit_code
 
@@ -93,7 +112,10 @@ def build() -> typer.Typer:
         invoke_without_command=True,
         callback=_root,
     )
-    for module in (init, identity, config, daemon, status, ls, why, get, marks, peers, churten, doctor):
+    for module in (
+        *(init, identity, config, daemon, status, ls, why, log, get, evict, marks, peers, arena, churten),
+        *(conflicts, trash, verify, doctor),
+    ):
         module.register(root)
     return root
 
