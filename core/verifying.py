@@ -22,6 +22,7 @@ from core.events import Warned
 from core.hashing import TruncatedError, hash_descriptor
 from core.paths import display
 from core.placing import Identity
+from core.ports import PeerLink
 from core.putting import Cause, NewVersion, put_real
 from core.trashrows import Reason
 from core.types import Hash, Kind, RelPath, Vector
@@ -144,22 +145,29 @@ class Verifier:
     async def _fetch(self, node: int, content: Hash, size: int) -> None:
         if self._arena.blobs.held(content):
             return
-        links = self._engine.holders(self._arena, node, content) if node else []
-        await self._arena.fetcher.download(content, size, links)
+        await self._arena.fetcher.download(content, size, self._links(node, content))
+
+    def _links(self, node: int, content: Hash) -> list[PeerLink]:
+        return self._engine.holders(self._arena, node, content) if node else []
 
     # -- blobs
 
     async def _blob(self, item: _Item) -> tuple[VerifyOutcome, str]:
         arena = self._arena
+        text = "the cached content was damaged"
         try:
             if await arena.blobs.verify(item.hash):
                 return "ok", ""
         except ChangedError:
-            return "changed", "it was given up meanwhile"
+            if not arena.cache.cached_by(item.hash):
+                return "changed", "it was given up meanwhile"
+            text = "the file of the cached content was gone"
         except RealizeError as error:
-            return "unreadable", str(error)
+            if not self._repair or not self._links(item.node, item.hash):
+                return "unreadable", str(error)
+            text = f"the cached content could not be read ({error})"
+            await arena.blobs.remove([item.hash])
         nodes = arena.cache.drop_cached(item.hash)
-        text = "the cached content was damaged"
         arena.events.emit(Warned(arena=arena.name, text=f"{text}: {item.hash.hex()[:16]}"))
         with arena.cache.write():
             arena.cache.mark_dirty(nodes)
