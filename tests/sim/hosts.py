@@ -253,7 +253,7 @@ class Line:
                 inner.start_soon(link.run)
                 try:
                     await link.greeted()
-                    if host.stopping.is_set():
+                    if not host.running:
                         return
                     engine.subscriptions.link_up(link)
                     host.connected.add(other.key)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import trio
@@ -29,8 +30,8 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True) -> list[s
     household.found = []
     try:
         trio.run(household.run, steps)
-    except* AssertionError as errors:
-        household.found = [str(error) for error in errors.exceptions]
+    except* Exception:
+        household.found = [traceback.format_exc()]
     if household.found:
         return [f"seed {seed}, {steps} steps:", *household.found, "", *household.users.log]
     return []
@@ -53,7 +54,7 @@ def main() -> int:
         found = simulate(root, seed, options.steps, kills=not options.no_kills)
         took = time.monotonic() - started
         print(f"seed {seed}: {'FAILED' if found else 'ok'} in {took:.1f} s", flush=True)  # noqa: T201
-        print("\n".join(repr(line)[1:-1] for line in found))  # noqa: T201
+        print("\n".join(line if "Traceback" in line else repr(line)[1:-1] for line in found))  # noqa: T201
         failed += bool(found)
         if options.keep and found:
             print(f"kept in {root}")  # noqa: T201
