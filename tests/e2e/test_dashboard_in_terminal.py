@@ -1,7 +1,9 @@
 """The dashboard as a user meets it: the real program in a real terminal, with a second peer."""
 
 import os
+from pathlib import Path
 
+from app.demo.household import realize_command
 from tests.e2e.household import WAIT_S, attribute, hashed, household_of, is_mounted, put, reads, wait_until
 from tests.e2e.terminal import Terminal
 
@@ -44,3 +46,14 @@ def test_the_dashboard_attaches_to_a_daemon_and_leaves_it_running() -> None:
             assert screen.wait_end() == 0
         assert bert.status()["name"] == "bert"
         wait_until(lambda: attribute(shown, "state") == "kept", WAIT_S, "kept")
+
+
+def test_the_demo_shows_the_dashboard_of_one_peer(tmp_path: Path) -> None:
+    directory = tmp_path / "demo"
+    with Terminal([*realize_command(), "demo", "--dir", str(directory)], dict(os.environ)) as screen:
+        screen.wait_for("server +● connected")
+        screen.wait_for("documents")
+        screen.press("q")
+        assert screen.wait_end() == 0
+    assert not directory.exists()
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
