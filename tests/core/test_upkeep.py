@@ -263,6 +263,10 @@ async def test_a_corrupted_blob_nobody_else_holds_is_not_served_any_more(tmp_pat
 # the audit log
 
 
+async def _seen(host: Host, path: str) -> None:
+    await until(lambda: host.node(path))
+
+
 async def _log(host: Host, path: str | None = None, since_ns: int = 0) -> list[LogLine]:
     place = at(path) if path is not None else None
     return [line async for batch in host.service.log(place, since_ns=since_ns) for line in batch]
@@ -275,8 +279,9 @@ async def test_the_log_is_read_across_rotations_in_the_order_of_time(
     anna = Host(tmp_path, "anna", [])
     async with anna.up():
         for number in range(12):
-            anna.write(f"d{number % 2}/{number:02}", b"%d" % number)
-            await until(lambda name=f"d{number % 2}/{number:02}": anna.node(name))
+            name = f"d{number % 2}/{number:02}"
+            anna.write(name, b"%d" % number)
+            await _seen(anna, name)
         await anna.idle()
         assert len(list((anna.base / "work/audit").iterdir())) >= 3
         lines = [line for line in await _log(anna) if line.what == "added" and b"/" in line.at.path]
