@@ -24,6 +24,7 @@ from typing import Any, Self
 import tomlkit
 from tomlkit.items import AoT
 
+LOOPBACK = "127.0.0.1"
 READY_LINE = "realize: ready"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -71,7 +72,7 @@ def wait_until(
 
 def free_port() -> int:
     """Return a loopback port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server((LOOPBACK, 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
@@ -121,7 +122,7 @@ class Peer:
         for arena in self._plan.arenas:
             arguments += ["--arena", arena.name]
         if self.port is not None:
-            arguments += ["--listen", f"localhost:{self.port}"]
+            arguments += ["--listen", f"{LOOPBACK}:{self.port}"]
         self._checked(self.run(*arguments, with_config=False))
         self.mount.mkdir(exist_ok=True)
         self.edit_config(self._apply_plan)
@@ -161,7 +162,7 @@ class Peer:
             table = tomlkit.table()
             table["name"] = other.name
             if address and other.port is not None:
-                table["address"] = f"localhost:{other.port}"
+                table["address"] = f"{LOOPBACK}:{other.port}"
             table["cert"] = tomlkit.string(other.certificate(), multiline=True)
             if arenas is not None:
                 table["arenas"] = list(arenas)

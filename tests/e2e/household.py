@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.demo.household import ArenaPlan, Household, Peer, PeerPlan, is_mounted, wait_until
+from app.demo.household import LOOPBACK, ArenaPlan, Household, Peer, PeerPlan, is_mounted, wait_until
 
 __all__ = [
+    "LOOPBACK",
     "ArenaPlan",
     "Household",
     "Peer",

@@ -13,6 +13,7 @@ import pytest
 import tomlkit
 
 from tests.e2e.household import (
+    LOOPBACK,
     WAIT_S,
     ArenaPlan,
     Household,
@@ -177,10 +178,10 @@ def test_strangers_are_refused_and_nobody_is_disturbed(household: Household, all
     allowed.append(REJECTED)
     anna, bert = household.peers
     assert anna.port is not None
-    silent = socket.create_connection(("localhost", anna.port))
+    silent = socket.create_connection((LOOPBACK, anna.port))
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 4096, os.urandom(100_000), b""):
         before = len(rejections(anna))
-        with socket.create_connection(("localhost", anna.port)) as stranger:
+        with socket.create_connection((LOOPBACK, anna.port)) as stranger:
             stranger.settimeout(HANDSHAKE_DEADLINE_S)
             with suppress(ConnectionError):  # a reset is an answer too
                 stranger.sendall(garbage)
@@ -193,7 +194,7 @@ def test_strangers_are_refused_and_nobody_is_disturbed(household: Household, all
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     before = len(rejections(anna))
-    with socket.create_connection(("localhost", anna.port)) as plain:
+    with socket.create_connection((LOOPBACK, anna.port)) as plain:
         plain.settimeout(HANDSHAKE_DEADLINE_S)
         # TLS 1.3: a client learns at its first read that it was refused, by an alert or a close.
         with suppress(OSError), context.wrap_socket(plain) as nameless:
@@ -233,7 +234,7 @@ def test_a_peer_that_is_not_configured_is_refused(allowed: list[str]) -> None:
 def test_a_daemon_that_finds_its_port_taken_says_so() -> None:
     with household_of("solo", start=False) as household, socket.socket() as taken:
         (solo,) = household.peers
-        taken.bind(("127.0.0.1", solo.port or 0))
+        taken.bind((LOOPBACK, solo.port or 0))
         taken.listen()
         done = solo.run("tui", "--no-ui")
         assert done.returncode == 1
