@@ -302,7 +302,7 @@ class ArenaCache:
             return
         local = next(entry for entry in entries if entry.peer == LOCAL_PEER)
         same_mode = local.kind == Kind.SYMLINK or not (local.mode ^ shown.mode) & 0o777
-        same_time = local.kind != Kind.FILE or local.mtime_ns == shown.mtime_ns
+        same_time = local.kind == Kind.DIR or local.mtime_ns == shown.mtime_ns
         if local.vector == shown.vector or not (local.holding == Holding.CACHED or (same_mode and same_time)):
             return
         self.conn.execute(
