@@ -7,7 +7,7 @@ at least one batch, so that the subscriber knows when it is up to date. Engine t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import trio
@@ -15,7 +15,7 @@ import trio
 from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
 from core.changes import Changes
-from core.history import HistoryRow
+from core.history import HistoryRow, Op
 from core.types import Holding
 
 _BATCH = 1000
@@ -74,9 +74,23 @@ class Announcer:
         yield Batch(uuid, seq, Phase.CATCHUP_COMPLETE, [])
 
     def _groups_of_history(self, rows: list[HistoryRow]) -> list[Group]:
-        conn = self._cache.conn
+        """Return the present state of what entries of history name, and of the paths that were left.
+
+        A node that was renamed is told with the first path that the subscriber may know it by.
+        """
+        conn, find = self._cache.conn, self._cache.tree.find
+        origins: dict[int, bytes] = {}
+        nodes: dict[int, None] = {}
+        for row in rows:
+            nodes[row.node] = None
+            if row.op == Op.RENAME and row.moved_from is not None:
+                origins.setdefault(row.node, row.moved_from)
+                left = find(row.moved_from)
+                if left is not None:
+                    nodes[left] = None
         entries = []
-        for node in dict.fromkeys(row.node for row in rows):
+        paths = []
+        for node in nodes:
             found: Any = conn.execute(
                 "SELECT n.parent, n.name, e.holding, e.kind, e.size, e.mtime_ns, e.mode, e.hash, e.vector,"
                 " e.target FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0 WHERE n.id = ?",
@@ -84,12 +98,19 @@ class Announcer:
             ).fetchone()
             if found is not None:
                 entries.append((found[0], found[1], found[2:]))
-        return self._groups(entries)
+                paths.append(origins.get(node, b"") if found[2] == Holding.REAL else b"")
+        return self._groups(entries, paths if any(paths) else ())
 
-    def _groups(self, entries: Iterable[tuple[int, bytes, tuple[Any, ...]]]) -> list[Group]:
-        """Return groups in the order of first appearance, so that directories come before what is in them."""
+    def _groups(
+        self, entries: Iterable[tuple[int, bytes, tuple[Any, ...]]], origins: Sequence[bytes] = ()
+    ) -> list[Group]:
+        """Return groups in the order of first appearance, so that directories come before what is in them.
+
+        ``origins`` is empty or parallel: where an entry was renamed from.
+        """
         groups: dict[int, Group] = {}
-        for parent, name, (holding, kind, size, mtime_ns, mode, content, vector, target) in entries:
+        for at, (parent, name, fields) in enumerate(entries):
+            holding, kind, size, mtime_ns, mode, content, vector, target = fields
             group = groups.get(parent)
             if group is None:
                 group = groups[parent] = Group(self._cache.tree.directory_path(parent))
@@ -103,6 +124,8 @@ class Announcer:
             group.modes.append(mode)
             group.hashes.append(content or b"")
             group.vectors.append(vector)
+            if origins:
+                group.renamed_from.append(origins[at])
             if target is not None and not group.targets:
                 group.targets.extend([b""] * (len(group.names) - 1))
             if group.targets or target is not None:

@@ -22,6 +22,7 @@ from core.events import AnyEvent
 from core.history import History, Op
 from core.inodes import ArenaInodes
 from core.marks import Marks
+from core.moving import MovingRows
 from core.trashrows import Reason, TrashRows
 from core.tree import NO_PARENT, Tree
 from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
@@ -75,6 +76,7 @@ class ArenaCache:
             self.history.ensure_uuid()
             inodes.save()
         self.marks = Marks(conn, self.tree, default_mark)
+        self.moving = MovingRows(conn)
         self._peer_ids = self._load_peers()
         row = conn.execute("SELECT coalesce(max(counter), 0) FROM dirty").fetchone()
         self._counter = int(row[0]) if row else 0
@@ -104,6 +106,7 @@ class ArenaCache:
             self.history.rolled_back()
             self.tree.moved()
             self.marks.changed()
+            self.moving.changed()
             self._peer_ids = self._load_peers()
             raise
         finally:
@@ -480,6 +483,12 @@ class ArenaCache:
                 rows,
             )
             self.changes.dirty = True
+
+    def mark_left(self, directory: int) -> None:
+        """Have a directory looked at that something left: if deleted elsewhere, it goes once it is empty."""
+        local = self.local_entry(directory)
+        if local is not None and local.holding == Holding.REAL and not self.shown(directory).local:
+            self.mark_dirty([directory])
 
     def is_of_interest(self, node: int, parent: int) -> bool:
         """Say whether churten may have work on a node: it is marked, or held here in some form."""

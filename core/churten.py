@@ -214,7 +214,7 @@ class _ArenaRunner:
                         cached.append(work)
                     case Action.DOWNLOAD:
                         (small if work.size <= SMALL_BYTES else large).append(work)
-                    case Action.REALIZE | Action.DELETE | Action.ADJUST:
+                    case Action.REALIZE | Action.DELETE | Action.RENAME | Action.ADJUST:
                         placed.append((work, action))
             self.queue.finish(idle)
             self._settle_areas(idle)
@@ -245,7 +245,7 @@ class _ArenaRunner:
         arena = self.arena
         if work.node == arena.cache.root:
             return Action.NOTHING  # it is the datadir
-        return decide(
+        action = decide(
             Case(
                 mark=arena.cache.marks.effective(work.node, work.parent),
                 kind=work.kind,
@@ -259,6 +259,18 @@ class _ArenaRunner:
                 implicit=_is_implicit(work),
             )
         )
+        return self._unless_renamed(work, action)
+
+    def _unless_renamed(self, work: Work, action: Action) -> Action:
+        """Rename a real file that a peer renamed, instead of deleting it and fetching it again."""
+        cache = self.arena.cache
+        if action is Action.DELETE:
+            return Action.RENAME if cache.moving.target(work.node) is not None else action
+        source = cache.moving.source(work.node)
+        if source is None or cache.shown(source).kind != Kind.NONE:
+            return action
+        local = cache.local_entry(source)
+        return Action.NOTHING if local is not None and local.holding == Holding.REAL else action
 
     async def _start(
         self, nursery: trio.Nursery, works: Sequence[Work], job: Callable[[], Awaitable[None]]
@@ -463,6 +475,8 @@ def _word(action: Action) -> JobAction:
     match action:
         case Action.DELETE:
             return "delete"
+        case Action.RENAME:
+            return "rename"
         case Action.REALIZE | Action.ADJUST:
             return "realize"
         case _:

@@ -372,7 +372,10 @@ class Datadir:
         return found._replace(hash_from=origin)
 
     async def _apply(self, found: list[Found], gone: list[RelPath], unreadable: list[RelPath]) -> None:
+        renamed = {item.hash_from for item in found if item.hash_from and self._store.renamed(item)}
+        gone = [path for path in gone if path not in renamed]
         if found:
+            # What was renamed equals the store now; the others are recorded, also with a hash to take.
             self._store.record(found)
         if unreadable:
             self._store.unreadable(unreadable)

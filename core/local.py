@@ -18,6 +18,7 @@ from core.markattr import parse
 from core.marking import set_mark
 from core.paths import join, split
 from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
+from core.renames import Renamer
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
 from core.versions import EMPTY, bump
 
@@ -41,6 +42,7 @@ class LocalEntries:
         """Write into ``cache``."""
         self._cache = cache
         self._first_vector = bump(EMPTY, cache.self_key)
+        self._renamer = Renamer(cache)
 
     # -- reading
 
@@ -125,6 +127,10 @@ class LocalEntries:
             )
 
     # -- writing
+
+    def renamed(self, found: Found, *, listed: bool = False) -> bool:
+        """See `LocalStore.renamed`."""
+        return self._renamer.rename(found, listed=listed)
 
     def record(self, found: Sequence[Found]) -> None:
         """See `LocalStore.record`."""
@@ -263,9 +269,11 @@ class LocalEntries:
                 if node is None:
                     continue
                 before = cache.shown(node).hash
-                for below in self._real_below(node):
+                going = self._real_below(node)
+                for below in going:
                     self._tombstone(below)
-                if not quiet:
+                cache.mark_left(cache.tree.parent_and_name(node)[0])
+                if going and not quiet:
                     cache.emit(
                         FileChanged(arena=cache.name, path=path, what="removed", cause="user", before=before)
                     )

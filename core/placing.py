@@ -283,6 +283,55 @@ def _take_out(at: int, name: bytes, placement: Placement) -> Placed:
     return Placed(displaced=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A real file to be renamed inside the datadir, with the mode and time that it then has."""
+
+    old: RelPath
+    new: RelPath
+    expected: Identity
+    mode: int
+    mtime_ns: int
+
+
+def move(datadir: Path, moves: Sequence[Move]) -> tuple[list[Placed], dict[bytes, int]]:
+    """Rename files; parallel to the result. Nothing is replaced.
+
+    Directories above the new paths are made; returned as well, with their inode numbers.
+
+    Raises:
+        OSError: the datadir itself cannot be opened.
+    """
+    with ExitStack() as stack:
+        root_fd = os.open(datadir, DIR_FLAGS)
+        stack.callback(os.close, root_fd)
+        directories = _Directories(root_fd, stack)
+        results = [_move_guarded(directories, item) for item in moves]
+        return results, {path: os.fstat(directories.open(path)).st_ino for path in directories.made}
+
+
+def _move_guarded(directories: _Directories, item: Move) -> Placed:
+    (old_parent, old), (new_parent, new) = split(item.old), split(item.new)
+    try:
+        at, to = directories.open(old_parent), directories.open(new_parent)
+        if not item.expected.matches(os.lstat(old, dir_fd=at)):
+            return Placed(changed=True)
+        rename_noreplace(at, old, to, new)
+        found = os.lstat(new, dir_fd=to)
+        if not item.expected.matches(found):
+            # RACE: the user changed the file since the look at it: it goes back where it was.
+            rename_noreplace(to, new, at, old)
+            return Placed(changed=True)
+        if stat.S_ISREG(found.st_mode):
+            os.chmod(new, item.mode & _MODE_MASK, dir_fd=to)
+            os.utime(new, ns=(item.mtime_ns, item.mtime_ns), dir_fd=to)
+        return Placed(ino=found.st_ino)
+    except (FileExistsError, FileNotFoundError):
+        return Placed(changed=True)
+    except OSError as error:
+        return Placed(error=error)
+
+
 def adjust(datadir: Path, path: RelPath, expected: Identity, mode: int, mtime_ns: int) -> Placed:
     """Set mode and time of an indexed file or directory.
 

@@ -287,6 +287,16 @@ class LocalStore(Protocol):
         """
         ...
 
+    def renamed(self, found: Found, *, listed: bool = False) -> bool:
+        """Move the entry at ``found.hash_from``, and all that is real below a directory, to the new path.
+
+        False, and nothing is changed, unless it is the same file (kind, ino, size, mtime) or directory
+        (kind, ino): then the path is to be recorded as any other. What is at the new path already is
+        replaced. ``listed``: what is in a directory at the new path is in the store; only what is the same
+        there moves, the rest stays and is to be looked for. It keeps its hash.
+        """
+        ...
+
     def remove(self, paths: Sequence[RelPath]) -> None:
         """Make tombstones for paths, with everything below, that are gone; unknown ones are ignored."""
         ...

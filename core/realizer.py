@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ import trio
 from core.choice import LOCAL_PEER, EntryRow
 from core.errors import RealizeError
 from core.events import FileChange, FilesChanged
+from core.following import can_move, moved
 from core.history import Op
 from core.paths import join
-from core.placing import Identity, Placed, Placement, adjust, place
+from core.placing import Identity, Move, Placed, Placement, adjust, move, place
 from core.rules import Action
 from core.trash import displaced_name
 from core.trashrows import Reason
@@ -57,10 +58,12 @@ class Realizer:
         datadir = self._arena.datadir
         if datadir is None or self._arena.offline:
             return [Outcome(work, self._arena.offline or "the arena has no datadir") for work, _ in works]
-        plain = [item for item in works if item[1] is not Action.ADJUST]
+        plain = [item for item in works if item[1] not in (Action.ADJUST, Action.RENAME)]
+        renamed = [work for work, action in works if action is Action.RENAME]
         # One batch at a time: two may want the same blob's file.
         async with self._turn:
-            outcomes = await self._place_all(datadir, plain) if plain else []
+            outcomes = await self._rename_all(datadir, renamed) if renamed else []
+            outcomes += await self._place_all(datadir, plain) if plain else []
             for work, action in works:
                 if action is Action.ADJUST:
                     outcomes.append(await self._adjust(datadir, work))
@@ -68,6 +71,73 @@ class Realizer:
 
     def _path(self, work: Work) -> RelPath:
         return join(self._arena.cache.tree.directory_path(work.parent), work.name)
+
+    async def _rename_all(self, datadir: Path, works: Sequence[Work]) -> list[Outcome]:
+        """Rename files as a peer did; what is not as it was is dealt with as a deletion and an addition."""
+        cache = self._arena.cache
+        async with self._arena.exclusive():
+            ready: list[tuple[Work, int]] = []
+            moves: list[Move] = []
+            with cache.write():
+                for work in works:
+                    target = cache.moving.target(work.node)
+                    if target is None or work.entry is None or not can_move(cache, work.node, target):
+                        self._no_rename(work, target)
+                        continue
+                    shown = cache.shown(target)
+                    expected = _identity(work, work.entry)
+                    path = cache.tree.path(target)
+                    moves.append(Move(self._path(work), path, expected, shown.mode, shown.mtime_ns))
+                    ready.append((work, target))
+            with trio.CancelScope(shield=True):
+                try:
+                    results, made = await trio.to_thread.run_sync(
+                        move, datadir, moves, limiter=self._limiter
+                    )
+                except OSError as error:
+                    results, made = [Placed(error=error)] * len(moves), {}
+                self._record_renamed(ready, moves, results, made)
+        return [Outcome(work) for work in works]
+
+    def _no_rename(self, work: Work, target: int | None) -> None:
+        cache = self._arena.cache
+        cache.moving.remove(work.node)
+        cache.mark_dirty([work.node, *([target] if target is not None else [])])
+
+    def _record_renamed(
+        self,
+        ready: Sequence[tuple[Work, int]],
+        moves: Sequence[Move],
+        results: Sequence[Placed],
+        made: Mapping[bytes, int],
+    ) -> None:
+        cache = self._arena.cache
+        done: list[tuple[RelPath, Work]] = []
+        with cache.write():
+            for path, ino in made.items():
+                self._record_made(path, ino)
+            for (work, target), item, result in zip(ready, moves, results, strict=True):
+                if result.ino:
+                    moved(cache, work.node, target, result.ino)
+                    done.append((item.new, work))
+                else:
+                    self._no_rename(work, target)
+            self._arena.work.finish(work for work, _ in ready)
+            if done:
+                cache.emit(self._event("renamed", done))
+
+    def _record_made(self, path: bytes, ino: int) -> None:
+        """Take over a directory, as its peer has it, that was made for what was renamed into it."""
+        cache = self._arena.cache
+        node = cache.tree.find(path)
+        if node is None or cache.shown(node).kind != Kind.DIR or cache.shown(node).local:
+            return
+        shown = cache.shown(node)
+        entry = EntryRow(
+            LOCAL_PEER, int(Holding.REAL), shown.kind, 0, shown.mtime_ns, 0o755, None, shown.vector, None
+        )
+        cache.set_real(node, entry, ino)
+        cache.mark_dirty([node])
 
     async def _place_all(self, datadir: Path, works: Sequence[tuple[Work, Action]]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -215,9 +285,7 @@ class Realizer:
         cache.put_entry(work.node, entry)
         cache.history.append(work.node, Op.DROP)
         cache.refresh(work.node)
-        above = cache.local_entry(work.parent)
-        if above is not None and above.holding == Holding.REAL and not cache.shown(work.parent).local:
-            cache.mark_dirty([work.parent])  # it may be empty now, which it must be to go
+        cache.mark_left(work.parent)
 
     async def _adjust(self, datadir: Path, work: Work) -> Outcome:
         if work.entry is None:

@@ -15,9 +15,10 @@ from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, show_single
 from core.events import ConflictChanged, FileChanged
+from core.following import follow
 from core.paths import join
 from core.trashrows import Reason
-from core.types import Holding, Inode, Kind, Mark, PeerKey, Vector
+from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import advanced
 
 _log = logging.getLogger("realize.core.remote")
@@ -56,6 +57,9 @@ class RemoteEntries:
             stamp = self._stamp(peer)
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
             for group in batch.groups:
+                if group.renamed_from:
+                    self._follow_renames(peer, group)
+            for group in batch.groups:
                 _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet).write()
             if batch.phase is Phase.CATCHUP_COMPLETE:
                 self._drop_unlisted(peer, stamp)
@@ -64,6 +68,12 @@ class RemoteEntries:
                     "UPDATE peer SET uuid = ?, seq = ? WHERE id = ?", (batch.uuid, batch.seq, peer)
                 )
             changes.touched |= changes.listings
+
+    def _follow_renames(self, peer: int, group: Group) -> None:
+        """Let what is held here go along, before the old paths are deleted by other entries of the batch."""
+        for (name, entry), old in zip(entries_of(group, peer), group.renamed_from, strict=True):
+            if old and entry.holding == Holding.REAL:
+                follow(self._cache, group.directory, name, entry, RelPath(old))
 
     def _stamp(self, peer: int) -> int:
         row = self._cache.conn.execute("SELECT stamp FROM peer WHERE id = ?", (peer,)).fetchone()
@@ -83,6 +93,27 @@ class RemoteEntries:
         cache.conn.execute("DELETE FROM entry WHERE peer = ? AND stamp < ?", (peer, stamp))
         for node in nodes:
             cache.refresh(node)
+
+
+def entries_of(group: Group, peer: int) -> Iterator[tuple[bytes, EntryRow]]:
+    """Yield the names of a group, each with the entry of the peer."""
+    targets = group.targets or [b""] * len(group.names)
+    for name, holding, kind, size, mtime_ns, mode, content, vector, target in zip(
+        group.names,
+        group.holdings,
+        group.kinds,
+        group.sizes,
+        group.mtimes_ns,
+        group.modes,
+        group.hashes,
+        group.vectors,
+        targets,
+        strict=True,
+    ):
+        yield (
+            name,
+            EntryRow(peer, holding, kind, size, mtime_ns, mode, content or None, vector, target or None),
+        )
 
 
 class _GroupWriter:
@@ -111,7 +142,7 @@ class _GroupWriter:
             " WHERE n.parent = ? AND n.name = ?"
         )
         appeared = False
-        for name, entry in self._rows():
+        for name, entry in entries_of(self._group, self._peer):
             live = entry.holding != Holding.TOMBSTONE
             if name in self._new_names:
                 self._flush_new()
@@ -128,26 +159,6 @@ class _GroupWriter:
             cache.show_directory(parent)
         if self._dirty:
             cache.mark_dirty(self._dirty)
-
-    def _rows(self) -> Iterator[tuple[bytes, EntryRow]]:
-        group, peer = self._group, self._peer
-        targets = group.targets or [b""] * len(group.names)
-        for name, holding, kind, size, mtime_ns, mode, content, vector, target in zip(
-            group.names,
-            group.holdings,
-            group.kinds,
-            group.sizes,
-            group.mtimes_ns,
-            group.modes,
-            group.hashes,
-            group.vectors,
-            targets,
-            strict=True,
-        ):
-            yield (
-                name,
-                EntryRow(peer, holding, kind, size, mtime_ns, mode, content or None, vector, target or None),
-            )
 
     def _add(self, name: bytes, entry: EntryRow) -> None:
         node = self._cache.allocate()

@@ -25,6 +25,8 @@ class Action(enum.Enum):
     """Put the shown version into the datadir."""
     DELETE = "delete"
     """The path was deleted elsewhere: move the real file to the trash."""
+    RENAME = "rename"
+    """A peer renamed the path: rename the real file (never decided here; see `core.moving`)."""
     ADJUST = "adjust"
     """Only mode or time of the real file differ from the shown version."""
 

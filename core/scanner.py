@@ -20,11 +20,11 @@ import trio
 from trio import to_thread
 
 from core.deletions import Deletions
-from core.disk import is_gone
+from core.disk import examine, is_gone
 from core.hashqueue import HashQueue
 from core.ignore import Ignore
-from core.paths import display, is_below, join
-from core.ports import Found, LocalRow, LocalStore, Marked
+from core.paths import display, is_below, join, split
+from core.ports import Found, LocalStore, Marked
 from core.scan import Directory, Walked, walk
 from core.types import Kind, RelPath
 from core.watch import Watcher
@@ -267,7 +267,7 @@ class Scanner:
     async def _rescan(self, request: _Request) -> None:
         gone: list[RelPath] = []
         # New files are kept for recognising renames that happened while nobody watched.
-        new_by_ino: dict[int, Found] | None = {} if self._store.local_file_count() else None
+        new_by_ino: dict[tuple[Kind, int], Found] | None = {} if self._store.local_file_count() else None
 
         async def take(walked: Walked) -> None:
             await self._record(walked, new_by_ino)
@@ -290,7 +290,7 @@ class Scanner:
                 await self._deletions.settle()
         self._hashes.sweep()
 
-    async def _record(self, walked: Walked, new_by_ino: dict[int, Found] | None) -> None:
+    async def _record(self, walked: Walked, new_by_ino: dict[tuple[Kind, int], Found] | None) -> None:
         replaced = set(walked.replaced)
         found = walked.found
         if replaced:
@@ -302,46 +302,33 @@ class Scanner:
             self._follower.look_soon(path)
         if new_by_ino is not None:
             new_by_ino.update(
-                (item.ino, item) for item in found if item.kind is Kind.FILE and not item.same_content
+                ((item.kind, item.ino), item)
+                for item in found
+                if item.kind in (Kind.FILE, Kind.DIR) and not item.same_content
             )
         self._hashes.expect(walked.unhashed_files, walked.unhashed_bytes)
         self._hashes.report()
 
-    async def _record_renames(self, gone: list[RelPath], new_by_ino: dict[int, Found]) -> None:
-        """Give new files the hashes of those gone files that they are.
+    async def _record_renames(self, gone: list[RelPath], new_by_ino: dict[tuple[Kind, int], Found]) -> None:
+        """Move what is gone to where the same file or directory is found now.
 
-        What was recognised is recorded as deleted here: a rename does not count for the brake.
+        What was recognised is not gone any more; a rename does not count for the brake.
         """
-        renamed: list[Found] = []
-        origins: list[RelPath] = []
-        for path in gone:
-            row = self._store.local_row(path)
-            for below, known in await self._files_at(path, row):
-                new = new_by_ino.get(known.ino)
-                if new is not None and (new.size, new.mtime_ns) == (known.size, known.mtime_ns):
-                    renamed.append(new._replace(hash_from=below))
-                    origins.append(below)
-        for start in range(0, len(renamed), RECORD_PATHS):
-            self._store.record(renamed[start : start + RECORD_PATHS])
-            await trio.lowlevel.checkpoint()
-        await self._deletions.record(origins)
-
-    async def _files_at(self, path: RelPath, row: LocalRow | None) -> list[tuple[RelPath, LocalRow]]:
-        if row is None:
-            return []
-        if row.kind is not Kind.DIR:
-            return [(path, row)] if row.kind is Kind.FILE else []
-        files: list[tuple[RelPath, LocalRow]] = []
-        stack = [path]
+        stack = list(reversed(gone))
         while stack:
-            at = stack.pop()
-            for name, child in self._store.local_children(at).items():
-                if child.kind is Kind.DIR:
-                    stack.append(join(at, name))
-                elif child.kind is Kind.FILE:
-                    files.append((join(at, name), child))
+            path = stack.pop()
+            row = self._store.local_row(path)
+            if row is None:
+                continue
+            new = new_by_ino.get((row.kind, row.ino))
+            moved = new is not None and self._store.renamed(new._replace(hash_from=path), listed=True)
+            if row.kind is Kind.DIR:
+                # Of a directory that was renamed, what is not in it any more may be elsewhere, or is gone.
+                left = [join(path, name) for name in self._store.local_children(path)]
+                if moved:
+                    gone.extend(left)
+                stack.extend(left)
             await trio.lowlevel.checkpoint()
-        return files
 
     # -- adoptions
 
@@ -376,18 +363,21 @@ class Scanner:
         await trio.lowlevel.checkpoint()
 
     async def _is_rename(self, directory: RelPath, moved_from: RelPath) -> bool:
-        old = self._store.local_row(moved_from)
-        if old is None or old.kind is not Kind.DIR:
-            return False
-        await self._follower.look([directory])
-        new = self._store.local_row(directory)
-        return new is not None and new.kind is Kind.DIR and new.ino == old.ino
+        """Record a rename inside the datadir, if it is one; says whether it is."""
+        async with self._lock:
+            [seen] = await to_thread.run_sync(lambda: examine(self._root_fd, [directory], try_open=False))
+            if seen is None or isinstance(seen, OSError) or seen.kind is not Kind.DIR:
+                return False
+            parent, name = split(directory)
+            found = Found(parent, name, *seen[:6], hash_from=moved_from)
+            return self._store.renamed(found)
 
     async def _adopt_renamed(self, directory: RelPath, moved_from: RelPath) -> None:
+        """Compare a renamed directory with the store, which has its entries there now."""
+
         async def take(walked: Walked) -> None:
             for start in range(0, len(walked.found), RECORD_PATHS):
-                part = walked.found[start : start + RECORD_PATHS]
-                self._store.record([self._moved(item, directory, moved_from) for item in part])
+                self._store.record(walked.found[start : start + RECORD_PATHS])
                 await trio.lowlevel.checkpoint()
             for path in (*walked.gone, *walked.doubtful, *walked.replaced):
                 self._follower.look_soon(path)
@@ -396,10 +386,3 @@ class Scanner:
         async with self._lock:
             await self._deletions.record([moved_from])
         self._hashes.sweep()  # for what was not hashed yet at the old place
-
-    @staticmethod
-    def _moved(item: Found, directory: RelPath, moved_from: RelPath) -> Found:
-        if item.kind is not Kind.FILE:
-            return item
-        old = moved_from + item.directory[len(directory) :]
-        return item._replace(hash_from=join(old, item.name))

@@ -114,6 +114,11 @@ class Tree:
         self._ids.clear()
         self._paths.clear()
 
+    def moved_if_known(self, *nodes: int) -> None:
+        """Forget all remembered paths if one of these nodes, which have moved, is among them."""
+        if any(node in self._paths for node in nodes):
+            self.moved()
+
     def parent_and_name(self, node: int) -> tuple[int, bytes]:
         """Return the parent and name of an existing node.
 

@@ -6,8 +6,9 @@ A *killed* engine is one whose database is thrown back to where it was and whose
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -108,12 +109,17 @@ class Host:
         return {path: entry.hash for path, entry in (await self.entries()).items()}
 
     def real(self) -> dict[bytes, bytes]:
-        """Return the content of each file in the datadir."""
-        return {
-            bytes(path.relative_to(self.data)): path.read_bytes()
-            for path in self.data.rglob("*")
-            if path.is_file() and not path.is_symlink()
-        }
+        """Return the content of each file in the datadir; what vanishes meanwhile is left out."""
+        found: dict[bytes, bytes] = {}
+        for at, _, names in os.walk(os.fsencode(self.data)):
+            for name in names:
+                path = os.path.join(at, name)
+                with suppress(FileNotFoundError):
+                    if not os.path.islink(path):
+                        found[os.path.relpath(path, os.fsencode(self.data))] = Path(
+                            os.fsdecode(path)
+                        ).read_bytes()
+        return found
 
 
 @asynccontextmanager

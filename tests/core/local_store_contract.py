@@ -103,6 +103,54 @@ class LocalStoreContract:
         store.record([file(b"new")._replace(hash_from=RelPath(b"old"))])
         assert pending(store) == set()
 
+    def test_a_rename_moves_the_entry(self, store: LocalStore) -> None:
+        store.record([file(b"old"), file(b"in the way", ino=9)])
+        store.hashed([hashed(file(b"old"))])
+        for name in (b"new", b"in the way"):
+            before = b"old" if name == b"new" else b"new"
+            assert store.renamed(file(name, mode=0o600)._replace(hash_from=RelPath(before)))
+            row = store.local_row(RelPath(name))
+            assert row is not None
+            assert (row.hashed, row.ino, row.mode) == (True, 7, 0o600)
+            assert store.local_row(RelPath(before)) is None
+        assert set(store.local_children(ROOT)) == {b"in the way"}
+        assert store.local_file_count() == 1
+
+    def test_a_rename_moves_what_is_below_a_directory(self, store: LocalStore) -> None:
+        store.record([folder(b"d"), folder(b"d/e", ino=98), file(b"d/e/f"), file(b"d/g", ino=8)])
+        store.hashed([hashed(file(b"d/e/f"))])
+        store.record([folder(b"to", ino=97)])
+        assert store.renamed(folder(b"to/n")._replace(hash_from=RelPath(b"d")))
+        assert set(store.local_children(ROOT)) == {b"to"}
+        assert set(store.local_children(RelPath(b"to/n"))) == {b"e", b"g"}
+        row = store.local_row(RelPath(b"to/n/e/f"))
+        assert row is not None
+        assert row.hashed
+        assert store.local_children(RelPath(b"d/e")) == {}
+        assert pending(store) == {b"to/n/g"}
+        assert store.renamed(folder(b"d")._replace(hash_from=RelPath(b"to/n")))
+        assert set(store.local_children(RelPath(b"d/e"))) == {b"f"}
+        assert store.local_children(RelPath(b"to/n")) == {}
+        assert store.local_file_count() == 2
+
+    def test_a_rename_of_a_listed_directory_moves_what_was_found_there(self, store: LocalStore) -> None:
+        store.record([folder(b"d"), file(b"d/same"), file(b"d/other", ino=8), file(b"d/gone", ino=9)])
+        store.hashed([hashed(file(b"d/same"))])
+        store.record([folder(b"n"), file(b"n/same"), file(b"n/other", ino=80)])
+        assert store.renamed(folder(b"n")._replace(hash_from=RelPath(b"d")), listed=True)
+        assert set(store.local_children(RelPath(b"d"))) == {b"other", b"gone"}
+        found = store.local_children(RelPath(b"n"))
+        assert {name: row.ino for name, row in found.items()} == {b"same": 7, b"other": 80}
+        assert found[b"same"].hashed
+
+    def test_another_file_is_no_rename(self, store: LocalStore) -> None:
+        store.record([file(b"old"), folder(b"d")])
+        for other in (file(b"new", ino=8), file(b"new", size=4), file(b"new", mtime_ns=11), folder(b"new")):
+            assert not store.renamed(other._replace(hash_from=RelPath(b"old")))
+        assert not store.renamed(file(b"new")._replace(hash_from=RelPath(b"unknown")))
+        assert not store.renamed(folder(b"new", ino=1)._replace(hash_from=RelPath(b"d")))
+        assert set(store.local_children(ROOT)) == {b"old", b"d"}
+
     def test_another_file_does_not_get_the_hash(self, store: LocalStore) -> None:
         store.record([file(b"old")])
         store.hashed([hashed(file(b"old"))])

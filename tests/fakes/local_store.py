@@ -57,6 +57,42 @@ class MemoryStore:
             self._record(item)
         self._tell()
 
+    def renamed(self, found: Found, *, listed: bool = False) -> bool:
+        old, new = found.hash_from, join(found.directory, found.name)
+        stored = self.stored(old) if old else None
+        if old is None or stored is None or (stored.row.kind, stored.row.ino) != (found.kind, found.ino):
+            return False
+        row = stored.row
+        if row.kind is Kind.FILE and (row.size, row.mtime_ns) != (found.size, found.mtime_ns):
+            return False
+        if old != new:
+            self._move(old, new, listed=listed)
+            moved = self.stored(new)
+            assert moved is not None
+            moved.row = moved.row._replace(mode=found.mode, mtime_ns=found.mtime_ns)
+            self.log.append(("renamed", new))
+        self._tell()
+        return True
+
+    def _move(self, old: RelPath, new: RelPath, *, listed: bool) -> None:
+        stored = self.stored(old)
+        assert stored is not None
+        if stored.row.kind is Kind.DIR:
+            for name, child in list(self.directories.get(old, {}).items()):
+                there = self.stored(join(new, name))
+                if not listed or (there is not None and there.row.ino == child.row.ino):
+                    self._move(join(old, name), join(new, name), listed=listed)
+        elif self.stored(new) is not None:
+            self._remove(new)
+        directory, name = split(old)
+        if not self.directories.get(old):
+            self.directories.pop(old, None)
+        del self.directories[directory][name]
+        directory, name = split(new)
+        self.directories.setdefault(directory, {})[name] = stored
+        if old in self.marks:
+            self.marks[new] = self.marks.pop(old)
+
     def remove(self, paths: Sequence[RelPath]) -> None:
         for path in paths:
             if self.stored(path) is not None:
