@@ -48,9 +48,7 @@ class HelpScreen(ModalScreen[None]):
             yield Static("Keys and words", classes="question", markup=False)
             with VerticalScroll():
                 yield Static(help_text(self._focused))
-            yield Static(
-                "esc closes · ↑ ↓ scroll · keys can be changed in the config", classes="hint", markup=False
-            )
+            yield Static("esc closes · ↑ ↓ scroll", classes="hint", markup=False)
 
     def on_mount(self) -> None:
         """Keys scroll."""
