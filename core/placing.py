@@ -113,13 +113,15 @@ class _Directories:
         self._fds: dict[bytes, int] = {b"": root_fd}
         self.made: set[bytes] = set()
 
-    def open(self, path: bytes) -> int:
+    def open(self, path: bytes, *, make: bool = True) -> int:
         known = self._fds.get(path)
         if known is not None:
             return known
         try:
             fd = open_beneath(self._root_fd, path, DIR_FLAGS)
         except FileNotFoundError:
+            if not make:
+                raise
             parent, name = split(path)
             at = self.open(parent)
             # RACE: someone else may make it at the same moment; that one is as good.
@@ -313,7 +315,7 @@ def move(datadir: Path, moves: Sequence[Move]) -> tuple[list[Placed], dict[bytes
 def _move_guarded(directories: _Directories, item: Move) -> Placed:
     (old_parent, old), (new_parent, new) = split(item.old), split(item.new)
     try:
-        at, to = directories.open(old_parent), directories.open(new_parent)
+        at, to = directories.open(old_parent, make=False), directories.open(new_parent)
         if not item.expected.matches(os.lstat(old, dir_fd=at)):
             return Placed(changed=True)
         rename_noreplace(at, old, to, new)

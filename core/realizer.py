@@ -81,7 +81,12 @@ class Realizer:
             with cache.write():
                 for work in works:
                     target = cache.moving.target(work.node)
-                    if target is None or work.entry is None or not can_move(cache, work.node, target):
+                    if (
+                        target is None
+                        or work.entry is None
+                        or self._is_stale(work)
+                        or not can_move(cache, work.node, target)
+                    ):
                         self._no_rename(work, target)
                         continue
                     shown = cache.shown(target)
@@ -91,9 +96,7 @@ class Realizer:
                     ready.append((work, target))
             with trio.CancelScope(shield=True):
                 try:
-                    results, made = await trio.to_thread.run_sync(
-                        move, datadir, moves, limiter=self._limiter
-                    )
+                    results, made = await trio.to_thread.run_sync(move, datadir, moves, limiter=self._limiter)
                 except OSError as error:
                     results, made = [Placed(error=error)] * len(moves), {}
                 self._record_renamed(ready, moves, results, made)
@@ -155,10 +158,7 @@ class Realizer:
         # not leave the database behind the disk.
         async with self._arena.exclusive():
             with trio.CancelScope(shield=True):
-                try:
-                    placed = await trio.to_thread.run_sync(place, datadir, placements, limiter=self._limiter)
-                except OSError as error:
-                    placed = [Placed(error=error)] * len(placements)
+                placed = await self._placed(datadir, ready, placements)
                 outcomes += self._record(ready, placements, placed)
         by_path = {placement.path: work for placement, (work, _) in zip(placements, ready, strict=True)}
         for placement, result in zip(placements, placed, strict=True):
@@ -170,6 +170,25 @@ class Realizer:
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
         return outcomes
+
+    async def _placed(
+        self, datadir: Path, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement]
+    ) -> list[Placed]:
+        """Place what still is as it was when it was decided on; the caller keeps the index from looking."""
+        stale = [self._is_stale(work) for work, _ in works]
+        todo = [placement for placement, old in zip(placements, stale, strict=True) if not old]
+        try:
+            done = await trio.to_thread.run_sync(place, datadir, todo, limiter=self._limiter)
+        except OSError as error:
+            done = [Placed(error=error)] * len(todo)
+        results = iter(done)
+        return [Placed(changed=True) if old else next(results) for old in stale]
+
+    def _is_stale(self, work: Work) -> bool:
+        """Say whether the index has moved or changed a node since the job was decided on."""
+        cache = self._arena.cache
+        place_now = cache.tree.parent_and_name(work.node)
+        return place_now != (work.parent, work.name) or cache.local_entry(work.node) != work.entry
 
     def _in_order(self, works: Sequence[tuple[Work, Action]]) -> list[tuple[Work, Action]]:
         """Return deletions first, what is in a directory before the directory itself."""
@@ -293,6 +312,8 @@ class Realizer:
         expected = _identity(work, work.entry)
         path = self._path(work)
         async with self._arena.exclusive():
+            if self._is_stale(work):
+                return Outcome(work, CHANGED_HERE)
             try:
                 with trio.CancelScope(shield=True):
                     result = await trio.to_thread.run_sync(
