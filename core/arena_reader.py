@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from core import sums
 from core.api import Usage
 from core.byteranges import ByteRanges
+from core.choice import LOCAL_PEER, EntryRow, alternatives
 from core.connected import ConnectedPeers
 from core.db import Connection, connect_readonly
 from core.states import Facts, state_of
+from core.trashrows import TrashRows
 from core.types import FileState, Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 
 
@@ -57,6 +59,13 @@ class EntryOf(NamedTuple):
     hash: Hash | None
     vector: Vector
     target: bytes | None
+
+
+class Alternative(NamedTuple):
+    """One of the versions of a node in conflict, and who holds it; None: this host."""
+
+    meta: EntryRow
+    keys: tuple[PeerKey | None, ...]
 
 
 class BlobInfo(NamedTuple):
@@ -115,6 +124,12 @@ ENTRIES = (
     "SELECT peer.key, e.holding, e.kind, e.hash, e.vector, e.target"
     " FROM entry AS e LEFT JOIN peer ON peer.id = e.peer WHERE e.node = ?"
 )
+FLAGGED = "SELECT id FROM node WHERE flags <> 0 AND flags & 1"
+"""Not among `STATEMENTS`: it scans an index, but one that holds flagged nodes only."""
+ALL_ENTRIES = (
+    "SELECT peer, holding, kind, size, mtime_ns, mode, hash, vector, target FROM entry WHERE node = ?"
+)
+PEER = "SELECT key FROM peer WHERE id = ?"
 BLOB = "SELECT size, ranges, verified FROM blob WHERE hash = ?"
 NAMES_LIKE = (
     "SELECT id, name FROM node WHERE kind <> 0 AND parent <> 0"
@@ -125,7 +140,7 @@ ROOT = "SELECT value FROM meta WHERE key = 'root'"
 
 STATEMENTS = (
     ATTR_BY_ID, ATTR_BY_NAME, LISTING, NODE_BY_ID, NODE_BY_NAME, NODES, NAME_BY_ID, PATH, CHAIN, MARK,
-    EXPLICIT, ENTRIES, BLOB, ROOT, *(sums.STATEMENTS),
+    EXPLICIT, ENTRIES, BLOB, ROOT, ALL_ENTRIES, PEER, *(sums.STATEMENTS),
 )  # fmt: skip
 """All statements of this module, for the test that none of them scans a table."""
 
@@ -143,6 +158,9 @@ class ArenaReader:
         self._default_mark = default_mark
         self._connected = connected
         self._arena = arena
+        self.trash = TrashRows(self._conn)
+        """What is in the trash; to look only."""
+        self._conflicts: tuple[int, dict[bytes, Inode]] = (-1, {})
 
     def close(self) -> None:
         """Close the connection."""
@@ -232,6 +250,23 @@ class ArenaReader:
     def entries(self, inode: int) -> list[EntryOf]:
         """Return who holds which version of a node."""
         return list(map(EntryOf._make, self._conn.execute(ENTRIES, (inode,))))
+
+    def conflicts(self) -> dict[bytes, Inode]:
+        """Return the nodes in conflict by path; remembered until something is committed."""
+        version = int(self._one("PRAGMA data_version")[0])
+        if self._conflicts[0] != version:
+            nodes = [Inode(row[0]) for row in self._conn.execute(FLAGGED)]
+            self._conflicts = (version, {self.path(node): node for node in nodes})
+        return self._conflicts[1]
+
+    def alternatives(self, inode: int) -> list[Alternative]:
+        """Return the versions of a node of which none descends from another; this host's first."""
+        entries = [EntryRow(*row) for row in self._conn.execute(ALL_ENTRIES, (inode,))]
+        return [Alternative(one.meta, tuple(map(self._key, one.peers))) for one in alternatives(entries)]
+
+    def _key(self, peer: int) -> PeerKey | None:
+        row = self._one(PEER, peer) if peer != LOCAL_PEER else None
+        return PeerKey(row[0]) if row else None
 
     def holders(self, node: NodeRow) -> list[PeerKey]:
         """Return the peers that hold the shown version of a node."""

@@ -117,6 +117,11 @@ class TrashRows:
         """Return what is held of all paths below one, by path, the newest of each first."""
         return self._rows(BELOW, below_range(path)) if path else self._rows(ALL, ())
 
+    def any_below(self, path: bytes) -> bool:
+        """Say whether anything is held of the paths below one."""
+        first, last = below_range(path)
+        return self._conn.execute(NEXT, (first, last)).fetchone() is not None
+
     def names_in(self, directory: bytes) -> Iterator[tuple[bytes, bool, bool]]:
         """Yield ``(name, is a file, is a directory)`` of what is in the trash in a directory, sorted."""
         first, last = below_range(directory)

@@ -9,10 +9,14 @@ import pyfuse3
 
 from core.arena_reader import AttrRow
 from core.types import Kind
+from fuse.generated import CONFLICTS_INODE, FIRST_INODE, TRASH_INODE
 from fuse.view import STATUS_INODE
 
 TIMEOUT_S = 86_400.0
 """LIMIT: how long the kernel may go without asking. Every change is invalidated, so this is never felt."""
+
+_ALWAYS_ASKED = frozenset({STATUS_INODE, CONFLICTS_INODE, TRASH_INODE})
+"""Reserved inodes that change without anybody telling the kernel, as do those from `FIRST_INODE` on."""
 
 _BLOCK = 512
 """Unit of ``st_blocks``."""
@@ -49,7 +53,9 @@ class Attributes:
         entry.st_size = row.size
         entry.st_blocks = (row.held + _BLOCK - 1) // _BLOCK
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = row.mtime_ns
-        entry.attr_timeout = 0.0 if row.id == STATUS_INODE else TIMEOUT_S
+        entry.attr_timeout = entry.entry_timeout = TIMEOUT_S
+        if row.id in _ALWAYS_ASKED or row.id >= FIRST_INODE:
+            entry.attr_timeout = entry.entry_timeout = 0.0
         return entry
 
     def of(self, row: AttrRow) -> pyfuse3.EntryAttributes:

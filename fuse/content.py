@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.arena_reader import ArenaReader
 from core.blobshelf import blob_name
 from core.disk import READ_FLAGS, open_beneath, open_root
 from core.errors import ChangedError
@@ -16,6 +17,7 @@ from core.loops import TrioThread
 from core.ports import MountBackend
 from core.reader import TreeReader
 from core.types import Hash, Holding, Inode
+from fuse.generated import Generated
 from fuse.sources import BlobSource, FileSource, Source, UnhashedSource
 from fuse.view import Place
 
@@ -65,15 +67,37 @@ class ContentOpener:
                 self._backend, self._engine, place.arena, inode, node.vector, node.size, self._timeout_s
             )
             return Opened(source, None)
-        whole = self._open_whole(place, node.hash)
-        if whole is not None:
-            return whole
-        content, blobs = node.hash, self._tree.config(place.arena).workdir / "blobs"
-        source_of_blob = BlobSource(
-            self._backend, self._engine, place.arena, inode, content, node.size,
+        whole = self._open_whole(place.arena, place.reader, node.hash, node.size)
+        return whole or self._open_part(place.arena, inode, node.hash, node.size)
+
+    def _open_part(self, arena: str, inode: Inode, content: Hash, size: int) -> Opened:
+        blobs = self._tree.config(arena).workdir / "blobs"
+        source = BlobSource(
+            self._backend, self._engine, arena, inode, content, size,
             lambda: self._open_blob(blobs, content), self._timeout_s,
         )  # fmt: skip
-        return Opened(source_of_blob, content)
+        return Opened(source, content)
+
+    def open_version(self, version: Generated) -> Opened:
+        """Open a version in conflict, or a content in the trash.
+
+        Raises:
+            ChangedError: it is not there any more.
+            OSError: it cannot be opened.
+        """
+        content = version.hash
+        if content is None:
+            raise ChangedError("the version is not hashed yet")
+        reader = self._tree.arena(version.arena)
+        whole = self._open_whole(version.arena, reader, content, version.size)
+        if whole is not None:
+            return whole
+        if not version.node:
+            raise ChangedError("it is not in the trash any more")
+        node = reader.node(version.node)
+        if node is not None and node.local == Holding.REAL and node.hash == content:
+            return self._open_real(Place(version.arena, reader, node))
+        return self._open_part(version.arena, Inode(version.node), content, version.size)
 
     def _open_real(self, place: Place) -> Opened:
         datadir = self._tree.config(place.arena).datadir
@@ -87,12 +111,12 @@ class ContentOpener:
         version = node.hash or (found.st_ino, found.st_size, found.st_mtime_ns)
         return Opened(FileSource(fd, None), version)
 
-    def _open_whole(self, place: Place, content: Hash) -> Opened | None:
-        blob = place.reader.blob(content)
-        if blob is None or not blob.whole or blob.size != place.node.size:
+    def _open_whole(self, arena: str, reader: ArenaReader, content: Hash, size: int) -> Opened | None:
+        blob = reader.blob(content)
+        if blob is None or not blob.whole or blob.size != size:
             return None
         try:
-            fd = self._open_blob(self._tree.config(place.arena).workdir / "blobs", content)
+            fd = self._open_blob(self._tree.config(arena).workdir / "blobs", content)
         except FileNotFoundError:
             # RACE: evicted since; once open it would stay readable.
             return None

@@ -92,6 +92,9 @@ class MountOps(pyfuse3.Operations):
     @handler
     def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """Answer ``readlink``."""
+        version = self._view.generated(inode)
+        if version is not None and version.kind is Kind.SYMLINK:
+            return FileNameT(version.target)
         place = self._view.place(inode)
         if place is None or place.node.kind != Kind.SYMLINK:
             raise FUSEError(errno.EINVAL)
@@ -188,6 +191,9 @@ class MountOps(pyfuse3.Operations):
     async def _open(self, inode: InodeT) -> tuple[str, Opened]:
         if inode == STATUS_INODE:
             return "", Opened(BytesSource(await self._ask(self._backend.status_json)), None)
+        version = self._view.generated(inode)
+        if version is not None and version.kind is Kind.FILE:
+            return version.arena, self._opener.open_version(version)
         place = self._view.place(inode)
         if place is None or place.node.kind == Kind.DIR:
             raise FUSEError(errno.EISDIR)

@@ -6,13 +6,14 @@ Knows nothing of FUSE. Everything is an `AttrRow`, also what no database holds. 
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from core.arena_reader import ArenaReader, AttrRow, NodeRow
 from core.errors import NameTooLongError, NotADirError, PathNotFoundError
 from core.paths import NAME_MAX
 from core.reader import ROOT_INODE, TreeReader
 from core.types import Kind
+from fuse.generated import CONFLICTS_INODE, TRASH_INODE, Generated, GeneratedTree
 
 REALIZE_NAME = b".realize"
 REALIZE_INODE = 2
@@ -27,6 +28,15 @@ _GENERATED_FILE_MODE = 0o444
 
 _PAGES = 64
 """LIMIT: listed pages whose names are remembered, for a listing that goes on where an entry was renamed."""
+
+
+T = TypeVar("T")
+
+
+def _there(found: T | None, inode: int) -> T:
+    if found is None:
+        raise PathNotFoundError(f"no inode {inode}")
+    return found
 
 
 class Place(NamedTuple):
@@ -49,6 +59,7 @@ class View:
         """Show ``tree``; ``made_ns`` is the time that directories above arenas carry."""
         self._tree = tree
         self._made_ns = made_ns
+        self._generated = GeneratedTree(tree)
         self._pages: deque[_Page] = deque(maxlen=_PAGES)
 
     def attrs(self, inode: int) -> AttrRow:
@@ -57,6 +68,8 @@ class View:
         Raises:
             PathNotFoundError: nothing is.
         """
+        if self._generated.owns(inode):
+            return _there(self._generated.attrs(inode), inode)
         if inode <= _RESERVED_LAST:
             return self._reserved(inode)
         arena = self._tree.arena_of(inode)
@@ -76,8 +89,11 @@ class View:
         """
         if len(name) > NAME_MAX:
             raise NameTooLongError(f"name of {len(name)} bytes is longer than {NAME_MAX}")
-        arena = self._tree.arena_of(parent) if parent > _RESERVED_LAST else ""
-        if arena:
+        arena = self._arena_of(parent)
+        row: AttrRow | None
+        if self._generated.owns(parent):
+            row = self._generated.child(parent, name)
+        elif arena:
             row = self._tree.arena(arena).attrs_of_child(parent, name)
         else:
             row = next((row for row in self._small(parent) if row.name == name), None)
@@ -94,7 +110,7 @@ class View:
             NotADirError: it is none.
         """
         after = self._name_of(directory, offset) if offset else b""
-        arena = self._tree.arena_of(directory) if directory > _RESERVED_LAST else ""
+        arena = self._arena_of(directory)
         if arena:
             rows = self._tree.arena(arena).listing(directory, after, limit)
         else:
@@ -110,7 +126,7 @@ class View:
                 for row in reversed(page.rows):
                     if row.id == inode:
                         return row.name
-        arena = self._tree.arena_of(inode) if inode > _RESERVED_LAST else ""
+        arena = self._arena_of(inode)
         found = self._tree.arena(arena).name_of(inode) if arena else None
         return found[1] if found else b""
 
@@ -120,7 +136,7 @@ class View:
         Raises:
             PathNotFoundError: nothing is shown under the inode.
         """
-        arena = self._tree.arena_of(inode) if inode > _RESERVED_LAST else ""
+        arena = self._arena_of(inode)
         if not arena:
             return None
         reader = self._tree.arena(arena)
@@ -128,6 +144,20 @@ class View:
         if node is None or node.kind == Kind.NONE:
             raise PathNotFoundError(f"no inode {inode}")
         return Place(arena, reader, node)
+
+    def _arena_of(self, inode: int) -> str:
+        """Return the arena that an inode belongs to, "" if to none."""
+        if inode <= _RESERVED_LAST or self._generated.owns(inode):
+            return ""
+        return self._tree.arena_of(inode)
+
+    def generated(self, inode: int) -> Generated | None:
+        """Return what is in ``.realize/conflicts`` or ``.realize/trash`` under an inode; None elsewhere.
+
+        Raises:
+            PathNotFoundError: it is not there any more.
+        """
+        return _there(self._generated.version(inode), inode) if self._generated.owns(inode) else None
 
     def _reserved(self, inode: int) -> AttrRow:
         if inode == ROOT_INODE:
@@ -150,7 +180,12 @@ class View:
     def _small(self, directory: int) -> list[AttrRow]:
         """Return all entries of a directory that belongs to no arena, sorted by name."""
         if directory == REALIZE_INODE:
-            return [self._reserved(STATUS_INODE)]
+            return [self.attrs(inode) for inode in (CONFLICTS_INODE, STATUS_INODE, TRASH_INODE)]
+        if self._generated.owns(directory):
+            generated = self._generated.listing(directory)
+            if generated is None:
+                raise NotADirError("not a directory")
+            return generated
         if directory == STATUS_INODE:
             raise NotADirError("not a directory")
         rows = [

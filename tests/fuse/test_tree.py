@@ -262,4 +262,4 @@ def test_statfs_tells_of_the_filesystem_of_the_workdir(host: HostOnDisk, mounted
 def test_status_can_be_read(mounted: Mount) -> None:
     path = mounted.mountpoint / ".realize/status.json"
     assert json.loads(path.read_bytes()) == {"schema": 1}
-    assert os.listdir(mounted.mountpoint / ".realize") == ["status.json"]
+    assert sorted(os.listdir(mounted.mountpoint / ".realize")) == ["conflicts", "status.json", "trash"]
