@@ -141,7 +141,7 @@ class _GroupWriter:
             "SELECT n.id, n.kind, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
             " WHERE n.parent = ? AND n.name = ?"
         )
-        appeared = False
+        appeared: set[bytes] = set()
         for name, entry in entries_of(self._group, self._peer):
             live = entry.holding != Holding.TOMBSTONE
             if name in self._new_names:
@@ -150,8 +150,11 @@ class _GroupWriter:
             if not known:
                 if entry.holding != Holding.DROPPED:
                     self._add(name, entry)
-                    appeared = appeared or live
+                    if live:
+                        appeared.add(name)
                 continue
+            if not live or entry.holding == Holding.DROPPED:
+                appeared.discard(name)
             self._update(Inode(known[0][0]), known[0][1], [row[2] for row in known], name, entry)
         self._flush_new()
         if appeared:
