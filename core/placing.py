@@ -171,9 +171,13 @@ def _place_file(at: int, name: bytes, placement: Placement) -> Placed:
     os.chmod(source, placement.mode & _MODE_MASK)
     markattr.clear(source)
     os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns))
-    placed = _swap_in(at, name, placement, source)
-    if not placed.ino and not placed.displaced:
-        os.chmod(source, _BLOB_MODE)
+    placed = Placed()
+    try:
+        placed = _swap_in(at, name, placement, source)
+    finally:
+        if not placed.ino:
+            with suppress(FileNotFoundError):
+                os.chmod(source, _BLOB_MODE)
     return placed
 
 
@@ -253,10 +257,11 @@ def _place_link(at: int, name: bytes, placement: Placement) -> Placed:
         os.unlink(source)
     os.symlink(placement.target, source)
     os.utime(source, ns=(placement.mtime_ns, placement.mtime_ns), follow_symlinks=False)
-    placed = _swap_in(at, name, placement, source)
-    if not placed.ino and not placed.displaced:
-        os.unlink(source)
-    return placed
+    try:
+        return _swap_in(at, name, placement, source)
+    finally:
+        with suppress(FileNotFoundError):  # it is not there any more if it got its place
+            os.unlink(source)
 
 
 def _take_out(at: int, name: bytes, placement: Placement) -> Placed:
