@@ -114,7 +114,7 @@ def hear(cache: ArenaCache, peer: PeerKey, *items: Item, **batch_fields: Any) ->
 
 
 def tree(cache: ArenaCache) -> dict[bytes, tuple[object, ...]]:
-    """Return what is shown, by path: kind, size, time (not of directories), mode, hash, vector, link, flags."""
+    """Return what is shown, by path: kind, size, time (0: a directory), mode, hash, vector, link, flags."""
     rows: list[Any] = cache.conn.execute(
         "SELECT id, kind, size, iif(kind = 2, 0, mtime_ns), mode, hash, vector, target, flags FROM node"
         " WHERE kind <> 0"
@@ -124,7 +124,7 @@ def tree(cache: ArenaCache) -> dict[bytes, tuple[object, ...]]:
 
 def kinds(cache: ArenaCache) -> dict[bytes, Kind]:
     """Return the kind of everything that is shown."""
-    return {path: Kind(row[0]) for path, row in tree(cache).items()}  # type: ignore[call-overload]
+    return {path: Kind(row[0]) for path, row in tree(cache).items()}  # type: ignore[arg-type]
 
 
 def node(cache: ArenaCache, path: bytes) -> int:
