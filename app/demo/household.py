@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ LOOPBACK = "127.0.0.1"
 READY_LINE = "realize: ready"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+PORTS = (20_000, 32_000)
+"""LIMIT: below the kernel's range for outgoing connections (ip_local_port_range, from 32768)."""
 
 
 class HouseholdError(Exception):
@@ -71,10 +74,14 @@ def wait_until(
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.create_server((LOOPBACK, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on now, and that no outgoing connection will be given."""
+    while True:
+        port = random.randrange(*PORTS)
+        try:
+            with socket.create_server((LOOPBACK, port)):
+                return port
+        except OSError:
+            continue
 
 
 def is_mounted(path: Path) -> bool:
