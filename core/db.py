@@ -154,8 +154,10 @@ def _check(conn: Connection, path: Path) -> None:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except (apsw.FullError, apsw.IOError) as error:
+    except apsw.FullError as error:
         raise NoSpaceError(f"{path}: {error}", hint="free space on that disk") from error
+    except apsw.IOError as error:
+        raise StoreError(f"{path}: {error}", hint="check that disk; the system's log says more") from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise StoreError(
             f"{path} is damaged: {error}",
@@ -184,11 +186,12 @@ def transaction(conn: Connection) -> Iterator[None]:
         conn.execute("BEGIN IMMEDIATE")
         try:
             yield
+            conn.execute("COMMIT")
         except BaseException:
+            # A commit that failed for space leaves the transaction open; what followed would join it.
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
             raise
-        conn.execute("COMMIT")
 
 
 def close(conn: Connection) -> None:
