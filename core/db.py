@@ -33,6 +33,7 @@ GLOBAL_APPLICATION_ID = 0x526C7A47  # "RlzG"
 ARENA_APPLICATION_ID = 0x526C7A41  # "RlzA"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 8 * 1024
+_HEADER_BYTES = 100
 
 _MIGRATIONS: dict[str, tuple[str, ...]] = {
     "global": ("global.sql",),
@@ -96,7 +97,35 @@ def examine(path: Path, kind: str) -> list[str]:
     return [row for row in rows if row != "ok"]
 
 
+def _refuse_foreign(path: Path, kind: str) -> None:
+    """Look at the header before SQLite does, which may write to what it opens.
+
+    Raises:
+        StoreError: it is a database of something else.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        return  # there is none yet, or it cannot be opened, which is told where it is
+    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0"):
+        return
+    # https://www.sqlite.org/fileformat.html: schema cookie at 40, 0 in an empty database; application at 68.
+    application_id = int.from_bytes(header[68:72], "big")
+    empty = application_id == 0 and not any(header[40:44])
+    if application_id != _APPLICATION_IDS[kind] and not empty:
+        raise _foreign(path, kind)
+
+
+def _foreign(path: Path, kind: str) -> StoreError:
+    return StoreError(
+        f"{path} is not a Realize {kind} database",
+        hint="check `workdir` and `[cache].db` in the config; move the foreign file away",
+    )
+
+
 def _open(path: Path, kind: str) -> Connection:
+    _refuse_foreign(path, kind)
     with _translated(path):
         conn = apsw.Connection(str(path))
         conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
@@ -125,10 +154,7 @@ def _migrate(conn: Connection, path: Path, kind: str) -> None:
     if version == 0 and application_id == 0 and not conn.execute("SELECT 1 FROM sqlite_schema").get:
         _pragma(conn, "application_id", expected)
     elif application_id != expected:
-        raise StoreError(
-            f"{path} is not a Realize {kind} database",
-            hint="check `workdir` and `[cache].db` in the config; move the foreign file away",
-        )
+        raise _foreign(path, kind)
     if version > len(scripts):
         raise StoreError(
             f"{path} is of version {version}, this program knows up to {len(scripts)}",
