@@ -383,17 +383,16 @@ class _ArenaRunner:
         cached: list[Work] = []
         with self.arena.cache.write():
             idle = []
-            for work in works:
-                now = self.queue.one(work.node)
-                if now is None or now.counter != work.counter:
-                    continue
-                match self._decide(now):
+            for work in self.queue.unchanged(works):
+                match self._decide(work):
                     case Action.REALIZE as action:
-                        placed.append((now, action))
+                        placed.append((work, action))
                     case Action.CACHE:
-                        cached.append(now)
-                    case _:
-                        idle.append(now)
+                        cached.append(work)
+                    case Action.NOTHING:
+                        idle.append(work)
+                    case _:  # it stays in the queue: the blob was given to another path of that content
+                        continue
             self.queue.finish(idle)
             self._record_cached(cached)
         if placed:

@@ -7,7 +7,7 @@ its replacement is complete and verified here.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.choice import Flag
 from core.types import Holding, Kind, Mark
@@ -31,9 +31,11 @@ class Action(enum.Enum):
     """Only mode or time of the real file differ from the shown version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Everything a decision depends on."""
+_CONFLICT = int(Flag.CONFLICT)
+
+
+class Case(NamedTuple):
+    """Everything a decision depends on. A tuple, for there are many."""
 
     mark: Mark
     kind: Kind
@@ -56,7 +58,7 @@ class Case:
 def decide(case: Case) -> Action:
     """Return what to do next; called again after each step until it is NOTHING."""
     real = case.local_holding == Holding.REAL
-    if case.flags & Flag.CONFLICT or case.implicit:
+    if case.flags & _CONFLICT or case.implicit:
         return Action.NOTHING
     if case.kind is Kind.NONE:
         return Action.DELETE if real and case.has_datadir else Action.NOTHING

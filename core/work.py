@@ -7,7 +7,7 @@ was not marked dirty again meanwhile (spec 4 §Jobs). Engine thread.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from core.cache import ArenaCache
@@ -55,6 +55,9 @@ _DUE = (
     " LEFT JOIN blob b ON b.hash = n.hash"
     " WHERE d.counter > ? AND d.due_ns <= ? ORDER BY d.counter LIMIT ?"
 )
+_UNCHANGED = (
+    "SELECT b.verified FROM dirty d LEFT JOIN blob b ON b.hash = ? WHERE d.node = ? AND d.counter = ?"
+)
 
 
 class WorkQueue:
@@ -75,6 +78,14 @@ class WorkQueue:
             _DUE.replace("d.counter > ? AND d.due_ns <= ?", "d.node = ? AND ? >= 0"), (node, 0, 1)
         ).fetchone()
         return _work(row) if row else None
+
+    def unchanged(self, works: Iterable[Work]) -> Iterator[Work]:
+        """Yield the works that were not marked dirty again, with what is held of their content now."""
+        execute = self._cache.conn.execute
+        for work in works:
+            row: Any = execute(_UNCHANGED, (work.hash, work.node, work.counter)).fetchone()
+            if row is not None:
+                yield work if bool(row[0]) is work.blob_verified else work._replace(blob_verified=bool(row[0]))
 
     def finish(self, works: Iterable[Work]) -> None:
         """Take nodes out, except those marked dirty again since they were read."""
