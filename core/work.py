@@ -85,7 +85,8 @@ class WorkQueue:
         for work in works:
             row: Any = execute(_UNCHANGED, (work.hash, work.node, work.counter)).fetchone()
             if row is not None:
-                yield work if bool(row[0]) is work.blob_verified else work._replace(blob_verified=bool(row[0]))
+                verified = bool(row[0])
+                yield work if verified is work.blob_verified else work._replace(blob_verified=verified)
 
     def finish(self, works: Iterable[Work]) -> None:
         """Take nodes out, except those marked dirty again since they were read."""
