@@ -111,7 +111,9 @@ class BlobRows:
     def set_area(self, contents: Iterable[Hash], area: Area) -> None:
         """Move blobs to an area, in one transaction."""
         with transaction(self._conn):
-            self._conn.executemany("UPDATE blob SET area = ? WHERE hash = ?", ((area, h) for h in contents))
+            self._conn.executemany(
+                "UPDATE blob SET area = ? WHERE hash = ? AND area <> ?", ((area, h, area) for h in contents)
+            )
 
     def delete_many(self, contents: Iterable[Hash]) -> None:
         """Delete rows, in one transaction."""
