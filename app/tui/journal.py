@@ -168,7 +168,7 @@ def line_of(event: ev.AnyEvent) -> Line | None:
             return Line(event.at_ns, event.what, path_text(first) + more, "", first)
         case ev.ConflictChanged():
             at = ArenaPath(event.arena, event.path)
-            word = "resolved" if event.resolved else "conflict"
+            word = "resolved" if event.resolved else "revived" if event.revived else "conflict"
             return Line(event.at_ns, word, path_text(at), "ok" if event.resolved else "conflict", at)
         case ev.MarkChanged():
             at = ArenaPath(event.arena, event.path)
