@@ -200,8 +200,15 @@ def _preferred(live: list[_Version]) -> _Version:
     for version in live:
         if any(_local(entry) for entry in version.entries):
             return version
-    return max(
-        live, key=lambda v: (max(e.mtime_ns for e in v.entries), max(e.hash or b"" for e in v.entries))
+    return max(live, key=_latest)
+
+
+def _latest(version: _Version) -> tuple[int, bytes, bytes]:
+    """Return what versions are ranked by: time, then hash or target; the vector where nothing else tells."""
+    return (
+        max(entry.mtime_ns for entry in version.entries),
+        max(entry.hash or entry.target or b"" for entry in version.entries),
+        version.vector,
     )
 
 

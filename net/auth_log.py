@@ -16,7 +16,11 @@ def accepted(peer: str, address: str, fingerprint: bytes) -> None:
 
 
 def rejected(address: str, reason: str, *, peer: str = "", fingerprint: bytes | None = None) -> None:
-    """A connection attempt came to nothing. ``fingerprint``: of the certificate, where one arrived."""
+    """A connection attempt came to nothing. ``fingerprint``: of the certificate, where one arrived.
+
+    With a ``peer`` it is one of ours that is away, or has two connections: nothing to be warned of.
+    """
     who = f"peer={display(peer)} " if peer else ""
     which = f" fingerprint={short_form(fingerprint)}" if fingerprint else ""
-    _log.warning("rejected %saddr=%s reason=%s%s", who, address, display(reason), which)
+    level = logging.INFO if peer else logging.WARNING
+    _log.log(level, "rejected %saddr=%s reason=%s%s", who, address, display(reason), which)

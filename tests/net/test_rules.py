@@ -74,7 +74,8 @@ def test_every_method_of_the_api_is_served() -> None:
     declared = {name for name in vars(Api) if not name.startswith("_")}
     assert set(control_table.METHODS) == declared
     assert all(callable(getattr(ControlClient, name)) for name in declared)
-    assert {method.name for method in control_table.METHODS.values() if method.stream} == {"get", "events"}
+    streams = {method.name for method in control_table.METHODS.values() if method.stream}
+    assert streams == {"get", "events", "evict", "log", "verify"}
 
 
 def test_every_error_can_be_sent() -> None:

@@ -146,7 +146,7 @@ class Host:
     async def stop(self) -> None:
         """Stop in order: links first."""
         self.stopping.set()
-        while self.engine.subscriptions.links and not self.stopped.is_set():
+        while self.engine.subscriptions.links and not self.stopped.is_set():  # noqa: ASYNC110 - no event
             await trio.sleep(0.001)
         self._scope.cancel()
         await self.stopped.wait()
@@ -250,21 +250,26 @@ class Line:
         with dying():
             async with trio.open_nursery() as inner:
                 inner.start_soon(self._until_stopped, host, inner.cancel_scope)
-                inner.start_soon(link.run)
+                ended = trio.Event()
+                inner.start_soon(self._run_link, link, ended)
                 try:
                     await link.greeted()
                     if not host.running:
                         return
                     engine.subscriptions.link_up(link)
                     host.connected.add(other.key)
-                    while not link.connection.ended:
-                        await trio.sleep(0.005)
+                    await ended.wait()
                 finally:
                     host.connected.remove(other.key)
                     if not host.engine.killed and link.key in engine.subscriptions.links:
                         engine.subscriptions.link_down(link, "line")
                     inner.cancel_scope.cancel()
                     nursery.cancel_scope.cancel()
+
+    @staticmethod
+    async def _run_link(link: Link, ended: trio.Event) -> None:
+        await link.run()
+        ended.set()
 
     @staticmethod
     async def _until_stopped(host: Host, scope: trio.CancelScope) -> None:

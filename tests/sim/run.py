@@ -30,10 +30,11 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True) -> list[s
     household.found = []
     try:
         trio.run(household.run, steps)
-    except* Exception:
+    except* Exception:  # noqa: BLE001 - whatever it is, it is a finding
         household.found = [traceback.format_exc()]
     if household.found:
-        return [f"seed {seed}, {steps} steps:", *household.found, "", *household.users.log]
+        again = f"python -m tests.sim.run --seed {seed} --steps {steps}{'' if kills else ' --no-kills'}"
+        return [f"replay: {again}", *household.found, "", *household.users.log]
     return []
 
 
