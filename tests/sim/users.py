@@ -51,7 +51,9 @@ class Users:
         """Note that a user destroys what is at a path, which he sees there."""
         if path.is_symlink() or not path.exists():
             return
-        files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+        files = (
+            [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+        )
         for file in files:
             content = blake3(file.read_bytes()).digest()
             self._given_up.add(content)
