@@ -25,9 +25,19 @@ _log = logging.getLogger("realize.core.db")
 
 Connection = apsw.Connection
 
-apsw.bestpractice.apply(
-    tuple(f for f in apsw.bestpractice.recommended if f is not apsw.bestpractice.connection_busy_timeout)
-)
+_OWN = (apsw.bestpractice.connection_busy_timeout, apsw.bestpractice.library_logging)
+"""Practices that are done here in another way."""
+apsw.bestpractice.apply(tuple(f for f in apsw.bestpractice.recommended if f not in _OWN))
+
+
+def _on_sqlite_log(code: int, message: str) -> None:
+    """Pass on what SQLite has to say: its notices (a log recovered after a kill) are no warnings."""
+    notice = code & 0xFF in (apsw.SQLITE_NOTICE, apsw.SQLITE_SCHEMA)
+    _log.log(logging.INFO if notice else logging.WARNING, "SQLite: %s (%d)", message, code)
+
+
+apsw.config(apsw.SQLITE_CONFIG_LOG, _on_sqlite_log)
+
 
 GLOBAL_APPLICATION_ID = 0x526C7A47  # "RlzG"
 ARENA_APPLICATION_ID = 0x526C7A41  # "RlzA"
