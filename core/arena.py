@@ -18,9 +18,10 @@ from core import db
 from core.announcer import Announcer
 from core.api import HashingRow
 from core.audit import AuditLog
-from core.blobrows import Area
+from core.blobrows import Area, entries_of
 from core.blobs import BlobStore
 from core.cache import ArenaCache, CachedNode
+from core.choice import Flag
 from core.config import ArenaConfig
 from core.db import Connection
 from core.errors import StoreError
@@ -211,6 +212,7 @@ class Arena:
             marks = self.cache.marks
             kept = [item.hash for item in cached if marks.effective(item.node, item.parent) is not Mark.WATCH]
             self.blobs.set_area(kept, Area.PROTECTED)
+            self.blobs.rescue([item.hash for item in cached])
             if cached:
                 self._tell_cached(cached)
 
@@ -322,6 +324,17 @@ class Arena:
         ).fetchall()
         for size, mtime_ns, ino, parent, name in rows:
             yield join(self.cache.tree.directory_path(parent), name), Identity(size, mtime_ns, ino)
+
+    def can_copy(self, content: Hash, size: int, self_key: PeerKey) -> bool:
+        """Say whether a real file is indexed with a content, and what is read of it can be checked."""
+        if self.datadir is None or self.offline or self.fetcher.book.is_wrong(content, self_key):
+            return False
+        row: Any = self._conn.execute(
+            "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
+            " AND EXISTS (SELECT 1 FROM node n WHERE n.id = e.node AND n.flags & ? = 0) LIMIT 1",
+            (content, int(Holding.REAL), int(Flag.UNREADABLE | Flag.DAMAGED)),
+        ).fetchone()
+        return row is not None and (not entries_of(size) or self.blobs.get_blocks(content) is not None)
 
     def real_version(self, path: RelPath, vector: Vector) -> Identity | None:
         """Return how the real file of that very version is recognised; None if it is not held."""

@@ -115,6 +115,14 @@ class BlobRows:
                 "UPDATE blob SET area = ? WHERE hash = ? AND area <> ?", ((area, h, area) for h in contents)
             )
 
+    def rescue(self, contents: Iterable[Hash]) -> None:
+        """Move those blobs that are pending removal to the working area, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                "UPDATE blob SET area = ? WHERE hash = ? AND area = ?",
+                ((Area.WORKING, h, Area.PENDING) for h in contents),
+            )
+
     def delete_many(self, contents: Iterable[Hash]) -> None:
         """Delete rows, in one transaction."""
         with transaction(self._conn):

@@ -420,6 +420,10 @@ class BlobStore:
         """Move blobs to an area."""
         self._shelf.rows.set_area(contents, area)
 
+    def rescue(self, contents: Iterable[Hash]) -> None:
+        """Take blobs that are wanted again out of the trash."""
+        self._shelf.rows.rescue(contents)
+
     async def remove(self, contents: Sequence[Hash]) -> int:
         """Remove blobs, open or not (those stay readable): file, then row. Returns the bytes freed."""
         return await self._shelf.remove(contents)

@@ -23,6 +23,7 @@ from core.config import Config
 from core.errors import PathNotFoundError, StoreError
 from core.events import EventBus, TreeChanged
 from core.inodes import allocate_global
+from core.locallink import LocalLink
 from core.locate import nearest
 from core.locks import DirectoryLock
 from core.ports import Network, PeerLink
@@ -70,10 +71,11 @@ class Engine:
         self._counting = trio.CapacityLimiter(1)
         self.subscriptions = Subscriptions(self.arenas, self._links_changed)
         self.provider = Provider(self.arenas)
+        self._self_link = LocalLink(config.node.name, self_key, frozenset(self.arenas), self.provider)
         self.churten = Churten(
             self.arenas,
             self.events,
-            self.holders,
+            self.sources,
             time.time_ns,
             running=self._setting("churten", "running") == "running",
             remember=lambda running: self._set_setting("churten", "running" if running else "stopped"),
@@ -238,6 +240,12 @@ class Engine:
             for key in arena.holder_keys(node, content)
             if key in links and arena.name in links[key].arenas
         ]
+
+    def sources(self, arena: Arena, node: int, content: Hash | None) -> list[PeerLink]:
+        """Return where to fetch a content from: this host, if a real file has it, else those that hold it."""
+        if content is not None and arena.can_copy(content, arena.cache.shown(node).size, self.self_key):
+            return [self._self_link]
+        return self.holders(arena, node, content)
 
     def holders_of_version(self, arena: Arena, node: int, vector: Vector) -> list[PeerLink]:
         """Return the connected peers that announced that very version of a node, hashed or not."""

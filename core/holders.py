@@ -73,6 +73,10 @@ class HolderBook:
         for wrong in self._wrong.values():
             wrong.pop(peer, None)
 
+    def is_wrong(self, content: Hash, peer: PeerKey) -> bool:
+        """Say whether a holder is avoided for a content."""
+        return peer in self._wrong.get(content, {})
+
     def any_wrong(self, content: Hash) -> bool:
         """Say whether anyone is avoided for a content."""
         return bool(self._wrong.get(content))

@@ -101,7 +101,7 @@ class MountService:
     ) -> Fetched:
         """See `MountBackend.fetch`."""
         at = self._engine.arena(arena)
-        links = self._engine.holders(at, inode, content)
+        links = self._engine.sources(at, inode, content)
         if not links and not self._covered(at, content, start, end):
             raise NoHolderError("no connected peer holds the content", hint=_NO_HOLDER_HINT)
         at.wanted_by(content, inode)

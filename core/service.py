@@ -353,7 +353,7 @@ class Service:
             arena, node = self._find(at)
             found = await self._read(self._files, arena, node)
             files += [(arena, file) for file, _ in found]
-        async for progress in getting.fetch_files(files, self._engine.holders):
+        async for progress in getting.fetch_files(files, self._engine.sources):
             yield progress
 
     # -- trash and conflicts
