@@ -72,9 +72,13 @@ class Service:
         self._engine = engine
         self._fingerprint = fingerprint
         config = engine.config
+        # Three that never wait for each other: rows for a screen, searches, sums over subtrees.
         self._reader = EntryReader(TreeReader(config.cache_db, config.arenas, connected))
+        self._searcher = EntryReader(TreeReader(config.cache_db, config.arenas, connected))
         self._conns: dict[str, Connection] = {}
         self._reading = trio.CapacityLimiter(1)
+        self._searching = trio.CapacityLimiter(1)
+        self._summing = trio.CapacityLimiter(1)
         self._usage: dict[tuple[str, int], tuple[int, Usage]] = {}
         self._places = [
             places_of(
@@ -91,12 +95,17 @@ class Service:
     def close(self) -> None:
         """Close the connections; when no call runs any more."""
         self._reader.tree.close()
+        self._searcher.tree.close()
         for conn in self._conns.values():
             conn.close()
 
     async def _read(self, fn: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run a read in the one worker that may use the readers."""
+        """Run a read in the one worker that may use the reader of rows."""
         return await trio.to_thread.run_sync(fn, *args, limiter=self._reading)
+
+    async def _sums(self, fn: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run what walks subtrees in the one worker that may use the connections for sums."""
+        return await trio.to_thread.run_sync(fn, *args, limiter=self._summing)
 
     def _conn(self, arena: Arena) -> Connection:
         conn = self._conns.get(arena.name)
@@ -217,7 +226,10 @@ class Service:
 
     async def search(self, query: str, *, arena: str | None = None, limit: int = 200) -> tuple[Entry, ...]:
         """See `Api.search`."""
-        return await self._read(self._reader.search, query, arena, min(max(limit, 1), 1000))
+        found = min(max(limit, 1), 1000)
+        return await trio.to_thread.run_sync(
+            self._searcher.search, query, arena, found, limiter=self._searching
+        )
 
     async def usage(self, at: ArenaPath) -> Usage:
         """See `Api.usage`."""
@@ -225,7 +237,7 @@ class Service:
         state = arena.cache.version
         known = self._usage.get((at.arena, node))
         if known is None or known[0] != state:
-            found = await self._read(self._sum, arena, node)
+            found = await self._sums(self._sum, arena, node)
             if len(self._usage) > 2000:
                 self._usage.clear()
             known = self._usage[at.arena, node] = (state, found)
@@ -301,7 +313,7 @@ class Service:
             at = self._engine.arena(name)
             explicit = at.cache.marks.all_explicit()
             paths: dict[int, bytes] = {node: at.cache.tree.path(node) for node in explicit}
-            rows += await self._read(self._mark_rows, at, explicit, paths)
+            rows += await self._sums(self._mark_rows, at, explicit, paths)
         return tuple(rows)
 
     async def mark_effect(self, changes: Sequence[MarkChange]) -> MarkEffect:
@@ -314,7 +326,7 @@ class Service:
             mark: Mark = change.mark or (
                 arena.config.mark if is_root else arena.cache.marks.of_directory(parent)
             )
-            one = await self._read(self._effect, arena, node, mark)
+            one = await self._sums(self._effect, arena, node, mark)
             total = MarkEffect(
                 files=total.files + one.files,
                 bytes_to_fetch=total.bytes_to_fetch + one.bytes_to_fetch,
@@ -351,7 +363,7 @@ class Service:
         files: list[tuple[Arena, int]] = []
         for at in paths:
             arena, node = self._find(at)
-            found = await self._read(self._files, arena, node)
+            found = await self._sums(self._files, arena, node)
             files += [(arena, file) for file, _ in found]
         async for progress in getting.fetch_files(files, self._engine.sources):
             yield progress
@@ -423,7 +435,7 @@ class Service:
         files: list[tuple[Arena, int]] = []
         for at in paths:
             arena, node = self._find(at)
-            files += [(arena, file) for file, _ in await self._read(self._files, arena, node)]
+            files += [(arena, file) for file, _ in await self._sums(self._files, arena, node)]
         async with aclosing(evicting.evict_files(self._engine, files)) as steps:
             async for step in steps:
                 yield step
