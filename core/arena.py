@@ -316,11 +316,11 @@ class Arena:
         self.events.emit(QuotaChanged(arena=self.name, used=self.blobs.quota.used_bytes, max=None))
 
     def real_files(self, content: Hash) -> Iterator[tuple[RelPath, Identity]]:
-        """Yield the real files that are indexed with a content."""
+        """Yield the real files that are indexed with a content; not those known to be damaged."""
         rows: list[Any] = self._conn.execute(
             "SELECT e.size, e.mtime_ns, e.ino, n.parent, n.name FROM entry e JOIN node n ON n.id = e.node"
-            " WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?",
-            (content, int(Holding.REAL)),
+            " WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ? AND n.flags & ? = 0",
+            (content, int(Holding.REAL), int(Flag.DAMAGED)),
         ).fetchall()
         for size, mtime_ns, ino, parent, name in rows:
             yield join(self.cache.tree.directory_path(parent), name), Identity(size, mtime_ns, ino)

@@ -195,6 +195,7 @@ async def test_a_rotten_file_without_a_good_copy_stays_marked_and_is_told_each_t
             ]
             assert anna.arena.cache.shown(node).flags & Flag.DAMAGED
         assert "damaged" in dict((await anna.service.why(at("f"))).lines)
+        assert not anna.running.provider.have("docs", _hash(b"precious" * 1000)), "it is not offered to peers"
         assert len((anna.data / "f").read_bytes()) == 8000, "it is left as it is"
         anna.write("f", b"written anew")
         await anna.idle()
