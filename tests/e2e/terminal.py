@@ -26,6 +26,7 @@ class Terminal:
             dimensions=(rows, columns),
             env=environment | {"TERM": "xterm-256color", "LANG": "C.UTF-8", "COLORTERM": "truecolor"},
         )
+        self._child.delaybeforesend = None  # pexpect's own 50 ms are nobody's latency
 
     @property
     def text(self) -> str:
@@ -59,11 +60,17 @@ class Terminal:
             assert alive, f"ended with {text!r} on the screen:\n{self.text}"
             assert time.monotonic() < limit_s, f"{text!r} still seen:\n{self.text}"
 
+    def _cells(self) -> list[object]:
+        """Return every cell with its colours: a cursor that moves changes no text."""
+        columns = range(self._screen.columns)
+        return [self._screen.buffer[row][column] for row in range(self._screen.lines) for column in columns]
+
     def time_key(self, key: str, timeout_s: float = 5.0) -> float:
         """Send a key and return the seconds until the screen has changed."""
-        before, started_s = self._screen.display, time.monotonic()
+        before = self._cells()
+        started_s = time.monotonic()
         self.press(key)
-        while self._screen.display == before:
+        while self._cells() == before:
             assert self._read(), f"ended by {key!r}:\n{self.text}"
             assert time.monotonic() - started_s < timeout_s, f"{key!r} did nothing:\n{self.text}"
         return time.monotonic() - started_s
