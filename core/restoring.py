@@ -6,23 +6,27 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from core.api import ArenaPath, Restored, TrashRow
+from core.db import Connection
 from core.errors import PathNotFoundError, RealizeError
 from core.events import FileChanged
 from core.paths import display
 from core.putting import Cause, NewVersion, put_real, require_datadir
-from core.trashrows import Reason, Trashed
+from core.trashrows import Reason, Trashed, TrashRows
 from core.types import Kind, PeerKey, Vector
 
 if TYPE_CHECKING:
     from core.arena import Arena
 
 
-def trash_rows(arena: Arena, path: bytes, names: Mapping[PeerKey, str]) -> list[TrashRow]:
-    """Return what is in the trash at and below a path; ``names`` are those of the hosts by key."""
-    trash = arena.cache.trash
+def trash_rows(arena: str, conn: Connection, path: bytes, names: Mapping[PeerKey, str]) -> list[TrashRow]:
+    """Return what is in the trash at and below a path; ``names`` are those of the hosts by key.
+
+    In a worker; ``conn`` is read-only.
+    """
+    trash = TrashRows(conn)
     return [
         TrashRow(
-            at=ArenaPath(arena.name, row.path),
+            at=ArenaPath(arena, row.path),
             hash=row.hash,
             size=row.size,
             mtime_ns=row.mtime_ns,

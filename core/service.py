@@ -52,7 +52,7 @@ from core.explain import explain
 from core.locate import locate, nearest, places_of
 from core.paths import display, to_str
 from core.reader import TreeReader
-from core.types import Kind, Mark
+from core.types import Kind, Mark, PeerKey
 
 if TYPE_CHECKING:
     from core.arena import Arena
@@ -375,14 +375,17 @@ class Service:
             return [(arena, b"") for arena in self._engine.arenas.values()]
         return [(self._engine.arena(at.arena), at.path)]
 
+    def _trash_rows(self, arena: Arena, path: bytes, names: dict[PeerKey, str]) -> list[TrashRow]:
+        return restoring.trash_rows(arena.name, self._conn(arena), path, names)
+
     async def trash_list(self, at: ArenaPath | None = None) -> tuple[TrashRow, ...]:
         """See `Api.trash_list`."""
         engine = self._engine
         names = {key: name for name, key in engine.peer_keys.items()}
         names[engine.self_key] = engine.config.node.name
-        rows = [
-            row for arena, path in self._at_or_all(at) for row in restoring.trash_rows(arena, path, names)
-        ]
+        rows: list[TrashRow] = []
+        for arena, path in self._at_or_all(at):
+            rows += await self._read(self._trash_rows, arena, path, names)
         return tuple(sorted(rows, key=lambda row: (-row.when_ns, row.at)))
 
     async def trash_restore(self, at: ArenaPath, *, content: bytes = b"") -> tuple[Restored, ...]:

@@ -55,6 +55,7 @@ class GeneratedTree:
         self._numbers = itertools.count(FIRST_INODE)
         self._inodes: dict[bytes, int] = {name: inode for inode, name in _SECTIONS.items()}
         self._paths: dict[int, bytes] = dict(_SECTIONS)
+        self._listed: tuple[int, list[AttrRow]] = (0, [])
 
     def owns(self, inode: int) -> bool:
         """Say whether an inode is one of these."""
@@ -68,15 +69,21 @@ class GeneratedTree:
         """Return the attributes of a name; None if there is none."""
         return self._row(join(self._paths[directory], name))
 
-    def listing(self, directory: int) -> list[AttrRow] | None:
-        """Return everything in a directory, sorted by name; None if it is none."""
+    def listing(self, directory: int, *, again: bool = False) -> list[AttrRow] | None:
+        """Return everything in a directory, sorted by name; None if it is none.
+
+        ``again``: what the last listing gave will do, for one that goes on.
+        """
+        if again and self._listed[0] == directory:
+            return self._listed[1]
         path = self._paths[directory]
         found = self.find(path)
         if found is None or found.kind is not Kind.DIR:
             return None
         names = sorted(set(self._names(path)))
         rows = (self._row(join(path, name)) for name in names)
-        return [row for row in rows if row is not None]
+        self._listed = (directory, [row for row in rows if row is not None])
+        return self._listed[1]
 
     def version(self, inode: int) -> Generated | None:
         """Return what is at an inode now; None if nothing is."""

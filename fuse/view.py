@@ -114,7 +114,8 @@ class View:
         if arena:
             rows = self._tree.arena(arena).listing(directory, after, limit)
         else:
-            rows = [row for row in self._small(directory) if row.name > after][:limit]
+            small = self._small(directory, again=bool(offset))
+            rows = [row for row in small if row.name > after][:limit]
         if rows:
             self._pages.append(_Page(directory, rows))
         return rows
@@ -177,12 +178,12 @@ class View:
     def _directory(self, inode: int, name: bytes, mode: int) -> AttrRow:
         return AttrRow(inode, name, Kind.DIR, 0, self._made_ns, mode, 0)
 
-    def _small(self, directory: int) -> list[AttrRow]:
+    def _small(self, directory: int, *, again: bool = False) -> list[AttrRow]:
         """Return all entries of a directory that belongs to no arena, sorted by name."""
         if directory == REALIZE_INODE:
             return [self.attrs(inode) for inode in (CONFLICTS_INODE, STATUS_INODE, TRASH_INODE)]
         if self._generated.owns(directory):
-            generated = self._generated.listing(directory)
+            generated = self._generated.listing(directory, again=again)
             if generated is None:
                 raise NotADirError("not a directory")
             return generated
