@@ -50,6 +50,9 @@ from core.work import WorkQueue
 
 _log = logging.getLogger("realize.core.arena")
 
+_TELL_BYTES = 1024 * 1024
+_TELL_S = 0.5
+
 
 class Arena:
     """An arena and everything that belongs to it."""
@@ -102,6 +105,9 @@ class Arena:
         self.blobs.on_verified = self._on_verified
         self.mark_writer = MarkWriter(self)
         self._wanted_by: dict[Hash, set[int]] = {}
+        self._over_quota = False
+        self._quota_changed = trio.Event()
+        self.blobs.quota.on_use = lambda: self._quota_changed.set()
         self.giving_up: set[Hash] = set()
         """Contents that may go at any moment: peers are told that they are not held here."""
         self._fetcher: Fetcher | None = None
@@ -177,6 +183,7 @@ class Arena:
             if self.index is not None:
                 nursery.start_soon(self.index.run)
                 nursery.start_soon(self.mark_writer.run)
+            nursery.start_soon(self._tell_quota)
             task_status.started()
             await trio.sleep_forever()
 
@@ -233,6 +240,7 @@ class Arena:
         await self.blobs.start()
         await self._adopt_leftovers()
         await self._forget_lost_blobs()
+        self.release_unwanted()
 
     async def _adopt_leftovers(self) -> None:
         """Take replaced files that a crash left in the work directory into the trash."""
@@ -302,18 +310,61 @@ class Arena:
         return row is None
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
-        self.cache.trash.forget(content for content, _ in victims)
-        for content, freed in victims:
-            for node in self.cache.drop_cached(content):
-                self.events.emit(
-                    Evicted(
-                        arena=self.name,
-                        path=self.cache.tree.path(node),
-                        bytes_freed=freed,
-                        reason="room was needed for other content",
+        with self.cache.write():
+            self.cache.trash.forget(content for content, _ in victims)
+            for content, freed in victims:
+                for node in self.cache.drop_cached(content):
+                    self.cache.emit(
+                        Evicted(
+                            arena=self.name,
+                            path=self.cache.tree.path(node),
+                            bytes_freed=freed,
+                            reason="room was needed for other content",
+                        )
                     )
-                )
-        self.events.emit(QuotaChanged(arena=self.name, used=self.blobs.quota.used_bytes, max=None))
+
+    async def relieve(self) -> None:
+        """Evict what is over the quota because others fill the disk; warn once if that is not enough."""
+        try:
+            over = await self.blobs.relieve()
+        except StoreError as error:
+            _log.warning("%s: content could not be evicted: %s", self.name, error)
+            return
+        if over and not self._over_quota:
+            self.warn(
+                f"the cache uses {over} bytes more than it may, and nothing more can be evicted",
+                "free space on that disk, raise `disk_usage`, or unmark something",
+            )
+        self._over_quota = bool(over)
+
+    def release_unwanted(self) -> None:
+        """Let go of protected blobs that nothing is held by and that no job is about."""
+        rows: list[Any] = self._conn.execute(
+            "SELECT b.hash FROM blob b WHERE b.area = ? AND NOT EXISTS (SELECT 1 FROM entry e"
+            " WHERE e.peer = 0 AND e.hash = b.hash AND e.hash IS NOT NULL)",
+            (int(Area.PROTECTED),),
+        ).fetchall()
+        if not rows:
+            return
+        wanted = {
+            content
+            for (content,) in self._conn.execute("SELECT n.hash FROM dirty d JOIN node n ON n.id = d.node")
+        }
+        self.blobs.unprotect([Hash(content) for (content,) in rows if content not in wanted])
+
+    async def _tell_quota(self) -> None:
+        """Tell of the use of the cache when it changed noticeably, and at most twice a second."""
+        quota = self.blobs.quota
+        told = -1
+        while True:
+            limit = quota.max_bytes
+            least = max(_TELL_BYTES, (limit or 0) // 100)
+            if abs(quota.used_bytes - told) >= least or told < 0:
+                told = quota.used_bytes
+                self.events.emit(QuotaChanged(arena=self.name, used=told, max=limit))
+            self._quota_changed = trio.Event()
+            await self._quota_changed.wait()
+            await trio.sleep(_TELL_S)
 
     def real_files(self, content: Hash) -> Iterator[tuple[RelPath, Identity]]:
         """Yield the real files that are indexed with a content; not those known to be damaged."""

@@ -35,6 +35,11 @@ class Exchange:
             return
         await self._space.reserve(disk_bytes)
         try:
+            # RACE: others may have written, or be writing, that content while room was made.
+            await shelf.settled([content])
+            if shelf.held(content):
+                shelf.disk.unlink(dir_fd, os.fsdecode(name))
+                return
             shelf.disk.rename(dir_fd, name, shelf.root_fd, blob_name(content))
         except FileNotFoundError as error:
             raise ChangedError("the file is gone") from error

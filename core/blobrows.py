@@ -21,6 +21,8 @@ class Area(enum.IntEnum):
     WORKING = 0
     PROTECTED = 1
     PENDING = 2
+    FREQUENT = 3
+    """The part of the protected area that is watched only, and used often (`core.frequency`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +117,47 @@ class BlobRows:
                 "UPDATE blob SET area = ? WHERE hash = ? AND area <> ?", ((area, h, area) for h in contents)
             )
 
-    def rescue(self, contents: Iterable[Hash]) -> None:
-        """Move those blobs that are pending removal to the working area, in one transaction."""
+    def unprotect(self, contents: Iterable[Hash]) -> None:
+        """Move protected blobs that are not marked any more to the working area, in one transaction."""
+        self._change_area(contents, Area.PROTECTED, Area.WORKING)
+
+    def _change_area(self, contents: Iterable[Hash], old: Area, new: Area) -> None:
         with transaction(self._conn):
             self._conn.executemany(
-                "UPDATE blob SET area = ? WHERE hash = ? AND area = ?",
-                ((Area.WORKING, h, Area.PENDING) for h in contents),
+                "UPDATE blob SET area = ? WHERE hash = ? AND area = ?", ((new, h, old) for h in contents)
             )
+
+    def promote(self, contents: Iterable[Hash]) -> None:
+        """Move blobs of the working area to the frequent ones, in one transaction."""
+        self._change_area(contents, Area.WORKING, Area.FREQUENT)
+
+    def demote(self, contents: Iterable[Hash]) -> None:
+        """Move frequent blobs back to the working area, in one transaction."""
+        self._change_area(contents, Area.FREQUENT, Area.WORKING)
+
+    def area_of(self, content: Hash) -> tuple[Area, int] | None:
+        """Return area and disk use of a content."""
+        record: Any = self._conn.execute(
+            "SELECT area, disk_bytes FROM blob WHERE hash = ?", (content,)
+        ).fetchone()
+        return None if record is None else (Area(record[0]), record[1])
+
+    def frequencies(self) -> list[tuple[Hash, int, int]]:
+        """Return ``(hash, count, generation of the count)`` of what was used; a scan, for start-up."""
+        rows = self._conn.execute("SELECT hash, frequency, generation FROM blob WHERE frequency > 0")
+        return [(Hash(content), count, generation) for content, count, generation in rows]
+
+    def set_frequencies(self, counts: Iterable[tuple[Hash, int]], generation: int) -> None:
+        """Write counts of uses, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                "UPDATE blob SET frequency = ?, generation = ? WHERE hash = ?",
+                ((count, generation, content) for content, count in counts),
+            )
+
+    def rescue(self, contents: Iterable[Hash]) -> None:
+        """Move those blobs that are pending removal to the working area, in one transaction."""
+        self._change_area(contents, Area.PENDING, Area.WORKING)
 
     def delete_many(self, contents: Iterable[Hash]) -> None:
         """Delete rows, in one transaction."""

@@ -144,6 +144,7 @@ class BlobStore:
                 blob.users = 1
                 await self.release(blob)
             await self.flush()
+            self._shelf.write_counts()
             self._shelf.rows.set_meta(_CLEAN, 1)
         os.close(self._shelf.root_fd)
 
@@ -189,6 +190,10 @@ class BlobStore:
     def touch(self, content: Hash) -> None:
         """Note that a blob is used now; written in batches."""
         self._shelf.touch(content)
+
+    def used(self, content: Hash) -> None:
+        """Note and count a use by a reader, who may do that every now and then while he reads."""
+        self._shelf.used(content)
 
     def open(self, content: Hash) -> Blob:
         """Open what is held of a content, whole or in part; `release` it.
@@ -419,6 +424,14 @@ class BlobStore:
     def set_area(self, contents: Iterable[Hash], area: Area) -> None:
         """Move blobs to an area."""
         self._shelf.rows.set_area(contents, area)
+
+    def unprotect(self, contents: Iterable[Hash]) -> None:
+        """Let blobs that were protected be evicted again; others stay where they are."""
+        self._shelf.rows.unprotect(contents)
+
+    async def relieve(self) -> int:
+        """Evict what is over the quota because limits or the disk changed; returns what is still over."""
+        return await self._space.relieve()
 
     def rescue(self, contents: Iterable[Hash]) -> None:
         """Take blobs that are wanted again out of the trash."""

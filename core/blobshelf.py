@@ -15,18 +15,22 @@ import trio
 
 from core.blob import Blob, BlobParts
 from core.blobdisk import Disk
-from core.blobrows import BlobRow, BlobRows, BlockLists
+from core.blobrows import Area, BlobRow, BlobRows, BlockLists
 from core.config import DiskUsage
 from core.db import Connection, transaction
 from core.errors import ChangedError, StoreError
+from core.frequency import Frequency
 from core.quota import Quota
 from core.types import Hash
 
 _log = logging.getLogger("realize.core.blobs")
 
 _FLUSHED = "blob_flushed"
+_GENERATION = "blob_generation"
 _MAX_USES = 4096
 """LIMIT: last uses kept in memory before they are written."""
+_COUNTS_NS = 180_000_000_000
+"""LIMIT: counts of uses are written this often; a crash forgets those of some minutes."""
 
 
 def blob_name(content: Hash) -> str:
@@ -63,6 +67,8 @@ class Shelf:
         self.open_blobs: dict[Hash, Blob] = {}
         self.busy: dict[Hash, trio.Event] = {}
         self._uses: dict[Hash, int] = {}
+        self.frequency = Frequency(self.rows.meta(_GENERATION, 0), self.rows.frequencies())
+        self._counts_written_ns = now_ns()
         # No row written before this start has an epoch that a flush to come will name.
         self.epoch = self.flushed + 2
         self.epoch_used = False
@@ -75,6 +81,8 @@ class Shelf:
     async def flush(self) -> None:
         """Write last uses, and flush the filesystem if small blobs were written since the last time."""
         self.write_uses()
+        if not 0 <= self.now_ns() - self._counts_written_ns < _COUNTS_NS:
+            self.write_counts()
         if not self.epoch_used:
             return
         flushed, self.epoch, self.epoch_used = self.epoch, self.epoch + 1, False
@@ -91,11 +99,48 @@ class Shelf:
         if len(self._uses) >= _MAX_USES:
             self.write_uses()
 
+    def used(self, content: Hash) -> None:
+        """Note and count a use by a reader."""
+        self.touch(content)
+        if self.frequency.use(content):
+            self._end_generation()
+
+    def _end_generation(self) -> None:
+        """What was frequent in earlier generations may not be any more."""
+        self.rows.set_meta(_GENERATION, self.frequency.generation)
+        capacity = self.quota.capacity_bytes
+        worth = self.frequency.worth_keeping
+        self.rows.demote(
+            [
+                content
+                for content, size in self.rows.oldest(Area.FREQUENT)
+                if not worth(content, size, capacity)
+            ]
+        )
+
     def write_uses(self) -> None:
-        """Write the last uses that are in memory."""
-        if self._uses:
-            uses, self._uses = self._uses, {}
-            self.rows.touch_many(uses.items())
+        """Write the last uses that are in memory; what is used often by now is protected from now on."""
+        if not self._uses:
+            return
+        uses, self._uses = self._uses, {}
+        self.rows.touch_many(uses.items())
+        capacity = self.quota.capacity_bytes
+        frequent = []
+        for content in uses:
+            if self.frequency.count(content) > 1:
+                known = self.rows.area_of(content)
+                if (
+                    known is not None
+                    and known[0] is Area.WORKING
+                    and self.frequency.worth_keeping(content, known[1], capacity)
+                ):
+                    frequent.append(content)
+        self.rows.promote(frequent)
+
+    def write_counts(self) -> None:
+        """Write the counts of uses that changed."""
+        self._counts_written_ns = self.now_ns()
+        self.rows.set_frequencies(self.frequency.take_changed(), self.frequency.generation)
 
     def row(self, content: Hash) -> BlobRow:
         """Return the row of a content that is not busy.

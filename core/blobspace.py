@@ -1,7 +1,8 @@
 """Making room in a blob store: reservations against the quota, and what is evicted for them.
 
-Engine thread. LRU over the trash, then the working area. INVARIANT: open blobs, and those that
-``may_evict`` refuses, are never taken; nothing is taken unless it makes enough room.
+Engine thread. LRU over the trash, then the working area, then what is used often. INVARIANT: open blobs,
+those that ``may_evict`` refuses, and the protected area are never taken; for a reservation nothing is taken
+unless it makes enough room.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from core.blobshelf import Shelf
 from core.errors import NoSpaceError
 from core.types import Hash
 
-_ORDER = (Area.PENDING, Area.WORKING)
+_ORDER = (Area.PENDING, Area.WORKING, Area.FREQUENT)
 """Areas that space is taken from, in this order (spec 4 §Blobs)."""
 
 
@@ -49,8 +50,24 @@ class Space:
                 await self._evict(victims)
             quota.reserve(count)
 
-    def _victims(self, need: int) -> list[tuple[Hash, int]]:
-        """Return the least recently used blobs that free ``need`` bytes; none if there are not enough."""
+    async def relieve(self) -> int:
+        """Take what can be taken while more is in use than may be; returns the bytes that are still too many.
+
+        For when others fill the disk: what cannot be helped is better halved than left.
+        """
+        quota = self._shelf.quota
+        if not quota.shortage(0):
+            return 0
+        async with self._room:
+            while (short := quota.shortage(0)) and (victims := self._victims(short, whole=False)):
+                await self._evict(victims)
+        return quota.shortage(0)
+
+    def _victims(self, need: int, *, whole: bool = True) -> list[tuple[Hash, int]]:
+        """Return the least recently used blobs that free ``need`` bytes.
+
+        If there are not enough: none when ``whole``, else all there are.
+        """
         shelf = self._shelf
         shelf.write_uses()
         victims: list[tuple[Hash, int]] = []
@@ -62,7 +79,7 @@ class Space:
                 need -= disk_bytes
                 if need <= 0:
                     return victims
-        return []
+        return [] if whole else victims
 
     async def _evict(self, victims: Sequence[tuple[Hash, int]]) -> None:
         await self._shelf.remove([content for content, _ in victims])

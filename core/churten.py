@@ -8,7 +8,7 @@ databases, so it survives a restart at any point; a stop is remembered. Engine t
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -219,6 +219,7 @@ class _ArenaRunner:
             self.queue.finish(idle)
             self._settle_areas(idle)
             self._record_cached(cached)
+            self._protect(placed)
         for start in range(0, len(placed), _GROUP_FILES):
             chunk = placed[start : start + _GROUP_FILES]
             await self._start(nursery, [work for work, _ in chunk], partial(self._realize_job, chunk))
@@ -230,15 +231,22 @@ class _ArenaRunner:
     def _settle_areas(self, works: Sequence[Work]) -> None:
         """Keep what is marked out of reach of eviction, and let go of what is not any more."""
         marks = self.arena.cache.marks
-        for wanted in (True, False):
-            contents = [
-                work.hash
-                for work in works
-                if work.blob_verified
-                and work.hash is not None
-                and (marks.effective(work.node, work.parent) is not Mark.WATCH) is wanted
-            ]
-            self.arena.blobs.set_area(contents, Area.PROTECTED if wanted else Area.WORKING)
+        kept: list[Hash] = []
+        watched: list[Hash] = []
+        for work in works:
+            if work.hash is None:
+                continue
+            if marks.effective(work.node, work.parent) is Mark.WATCH:
+                watched.append(work.hash)
+            elif work.blob_verified:
+                kept.append(work.hash)
+        self.arena.blobs.set_area(kept, Area.PROTECTED)
+        self.arena.blobs.unprotect(watched)
+
+    def _protect(self, works: Iterable[tuple[Work, Action]]) -> None:
+        """Keep what is about to become real from being evicted before it does."""
+        contents = [work.hash for work, action in works if action is Action.REALIZE and work.hash is not None]
+        self.arena.blobs.set_area(contents, Area.PROTECTED)
 
     def _decide(self, work: Work) -> Action:
         entry = work.entry
@@ -336,6 +344,7 @@ class _ArenaRunner:
                 [(content, group[0].size) for content, group in by_hash.items()],
                 links,
                 lambda more: self._board.advance(job, job.bytes_done + more),
+                Area.PROTECTED,
             )
         except RealizeError as error:
             for work in works:
@@ -370,6 +379,7 @@ class _ArenaRunner:
                     work.size,
                     links,
                     progress=lambda more: self._board.advance(job, job.bytes_done + more),
+                    area=Area.PROTECTED,
                 )
             except RealizeError as error:
                 self._board.end(job, "failed", str(error), self._fail(work, error))
@@ -395,6 +405,7 @@ class _ArenaRunner:
                         continue
             self.queue.finish(idle)
             self._record_cached(cached)
+            self._protect(placed)
         if placed:
             for outcome in await self._realizer.carry_out(placed):
                 if outcome.error:

@@ -15,7 +15,7 @@ import trio
 
 from core.blob import RECORD_BYTES, Blob
 from core.blobcheck import WholeHash, absorb, bad_blocks
-from core.blobrows import entries_of, fits
+from core.blobrows import Area, entries_of, fits
 from core.blobs import BlobStore
 from core.buffers import BUFFER_BYTES, BufferPool
 from core.byteranges import ByteRanges
@@ -283,9 +283,12 @@ async def download(
     holders: Sequence[PeerLink],
     priority: Priority,
     progress: Progress,
+    area: Area = Area.WORKING,
 ) -> None:
     """Fetch what is missing of a content and check the whole; see `core.fetch.Fetcher.download`."""
-    blob = await parts.store.create(content, size)
+    blob = await parts.store.create(content, size, area)
+    if area is not Area.WORKING:
+        parts.store.set_area([content], area)  # it may have been there, in another one
     failures: dict[PeerKey, RealizeError] = {}
     giver: PeerKey | None = None
     try:

@@ -127,12 +127,14 @@ class Engine:
             await trio.sleep(_FLUSH_S)
             for arena in self.arenas.values():
                 await arena.blobs.flush()
+                await arena.relieve()
             if trio.current_time() - trimmed >= _TRIM_S:
                 trimmed = trio.current_time()
                 self._trim()
 
     def _trim(self) -> None:
         for arena in self.arenas.values():
+            arena.release_unwanted()
             cache = arena.cache
             keys = [self.peer_keys[peer.name] for peer in self.config.peers if _sees(peer.arenas, arena.name)]
             with cache.write():

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import trio
 
+from core.blobrows import Area
 from core.blobs import BlobStore
 from core.blockfetch import BlockFetch
 from core.buffers import BufferPool
@@ -85,6 +86,7 @@ class Fetcher:
         holders: Sequence[PeerLink],
         priority: Priority = Priority.BATCH,
         progress: Progress | None = None,
+        area: Area = Area.WORKING,
     ) -> None:
         """Bring a content in whole and verified; only what is missing is fetched.
 
@@ -101,7 +103,7 @@ class Fetcher:
             return
         done = self._downloads[content] = trio.Event()
         try:
-            await download(self._parts, content, size, holders, priority, progress or _unseen)
+            await download(self._parts, content, size, holders, priority, progress or _unseen, area)
         finally:
             del self._downloads[content]
             done.set()
@@ -113,9 +115,10 @@ class Fetcher:
         items: Sequence[tuple[Hash, int]],
         holders: Sequence[PeerLink],
         progress: Progress | None = None,
+        area: Area = Area.WORKING,
     ) -> dict[Hash, RealizeError | None]:
         """Bring many small contents ``(hash, size)`` in, in groups; says of each what went wrong, or None.
 
         Each content of at most `fetchsmall.GROUP_BYTES`; larger ones go through `download`.
         """
-        return await SmallFetch(self._parts, items, progress or _unseen).run(holders)
+        return await SmallFetch(self._parts, items, progress or _unseen, area).run(holders)

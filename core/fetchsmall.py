@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import trio
 
 from core.blobgroup import GroupItem
+from core.blobrows import Area
 from core.download import FetchParts, Progress
 from core.errors import ChangedError, NetError, RealizeError, RemoteError, RemoteProtocolError, StoreError
 from core.ports import PeerLink
@@ -40,9 +41,11 @@ class SmallFetch:
     First all holders share the work; then each is asked for what the others could not give.
     """
 
-    def __init__(self, parts: FetchParts, items: Sequence[Item], progress: Progress) -> None:
+    def __init__(
+        self, parts: FetchParts, items: Sequence[Item], progress: Progress, area: Area = Area.WORKING
+    ) -> None:
         """Prepare to fetch ``items``; those that are here already are done."""
-        self._parts, self._progress = parts, progress
+        self._parts, self._progress, self._area = parts, progress, area
         self.outcome: dict[Hash, RealizeError | None] = {}
         self._left: dict[Hash, int] = {}
         for content, size in items:
@@ -169,7 +172,7 @@ class SmallFetch:
                 continue
             count = min(len(self._arrived), _BATCH_FILES)
             batch = [self._arrived.popleft() for _ in range(count)]
-            right = await self._parts.store.add_many([item for _, item in batch])
+            right = await self._parts.store.add_many([item for _, item in batch], self._area)
             for (link, item), fine in zip(batch, right, strict=True):
                 self._stored(link, item, fine=fine)
             self._notify()

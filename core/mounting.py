@@ -94,7 +94,7 @@ class MountService:
 
     def used(self, arena: str, inode: Inode, content: Hash) -> None:
         """See `MountBackend.used`."""
-        self._engine.arena(arena).blobs.touch(content)
+        self._engine.arena(arena).blobs.used(content)
 
     async def fetch(
         self, arena: str, inode: Inode, content: Hash, size: int, start: int, end: int, readahead_bytes: int

@@ -400,7 +400,7 @@ class MountBackend(Protocol):
         ...
 
     def used(self, arena: str, inode: Inode, content: Hash) -> None:
-        """A file was read from its blob, for the LRU and its frequency; at most once for each open."""
+        """A file is read from its blob, for the LRU and its frequency: once for each open, then rarely."""
         ...
 
     async def fetch(

@@ -28,6 +28,8 @@ class Quota:
         self._block_bytes = space().block_bytes
         self.used_bytes = used_bytes
         self.reserved_bytes = 0
+        self.on_use: Callable[[], None] | None = None
+        """Told after ``used_bytes`` changed."""
 
     @property
     def max_bytes(self) -> int | None:
@@ -36,6 +38,20 @@ class Quota:
         if isinstance(limit, Share):
             return int(limit.fraction * self._space().total_bytes)
         return limit
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What could be used if the disk had nothing else to do: the share that uses are weighed against."""
+        space = self._space()
+        capacity = self.used_bytes + space.free_bytes
+        if self._usage.leave is not None:
+            capacity -= self._floor(space)
+        limit = self.max_bytes
+        return max(1, capacity if limit is None else min(limit, capacity))
+
+    def _floor(self, space: DiskSpace) -> int:
+        leave = self._usage.leave
+        return int(leave.fraction * space.total_bytes) if isinstance(leave, Share) else leave or 0
 
     def configure(self, usage: DiskUsage) -> None:
         """Take other limits from now on."""
@@ -54,9 +70,7 @@ class Quota:
             short = self.used_bytes + self.reserved_bytes + count - limit
         if self._usage.leave is not None:
             space = self._space()
-            leave = self._usage.leave
-            floor = int(leave.fraction * space.total_bytes) if isinstance(leave, Share) else leave
-            short = max(short, floor + self.reserved_bytes + count - space.free_bytes)
+            short = max(short, self._floor(space) + self.reserved_bytes + count - space.free_bytes)
         return max(0, short)
 
     def reason(self, count: int) -> str:
@@ -80,3 +94,5 @@ class Quota:
     def settle(self, change: int) -> None:
         """Count ``change`` bytes as used (freed if negative)."""
         self.used_bytes += change
+        if self.on_use is not None:
+            self.on_use()

@@ -11,16 +11,27 @@ from core.errors import PathInvalidError
 from core.types import Hash
 from fuse.sources import Source
 
+USE_S = 60.0
+"""LIMIT: a file that is read for hours counts as used this often."""
+
 
 @dataclass(slots=True)
 class Handle:
-    """An open file. ``content``: the whole blob it reads, of which the engine hears at the first read."""
+    """An open file. ``content``: the whole blob it reads, of whose use the engine hears (see `tell_use`)."""
 
     arena: str
     inode: int
     source: Source
     direct: bool
     content: Hash | None = None
+    told_s: float = float("-inf")
+
+    def tell_use(self, now_s: float) -> bool:
+        """Say whether the engine is to hear of a read now: of the first one, and of one in a while."""
+        if self.content is None or now_s - self.told_s < USE_S:
+            return False
+        self.told_s = now_s
+        return True
 
 
 class Handles:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -204,9 +205,8 @@ class MountOps(pyfuse3.Operations):
         """Answer ``read``."""
         request = self._session.request
         handle = self.handles.get(fh)
-        if handle.content is not None:
+        if handle.content is not None and handle.tell_use(time.monotonic()):
             self._engine.post(self._backend.used, handle.arena, Inode(handle.inode), handle.content)
-            handle.content = None
         data = handle.source.read_now(off, size)
         if data is None:
             data = await self._wait_for(handle, off, size, request)

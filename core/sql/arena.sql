@@ -83,7 +83,7 @@ CREATE TABLE blob (
     size INTEGER NOT NULL,      -- of the whole content, bytes
     ranges BLOB NOT NULL,       -- core.byteranges: written and checked bytes; whole when complete
     verified INTEGER NOT NULL,  -- 1: the whole content was checked against the hash
-    area INTEGER NOT NULL,      -- core.blobs.Area: 0 working, 1 protected, 2 pending removal
+    area INTEGER NOT NULL,      -- core.blobrows.Area: 0 working, 1 protected, 2 pending removal, 3 frequent
     disk_bytes INTEGER NOT NULL,-- blocks in use on disk, in bytes
     last_use_ns INTEGER NOT NULL, -- wall clock of the last read
     frequency INTEGER NOT NULL, -- uses, halved each generation
