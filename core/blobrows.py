@@ -198,6 +198,11 @@ class BlobRows:
         """Return the disk use of all blobs: a scan, for start-up."""
         return int(self._conn.execute("SELECT coalesce(sum(disk_bytes), 0) FROM blob").get)
 
+    def protected_bytes(self) -> int:
+        """Return the disk use of what is never evicted; reads all of that area."""
+        query = "SELECT coalesce(sum(disk_bytes), 0) FROM blob WHERE area = ?"
+        return int(self._conn.execute(query, (int(Area.PROTECTED),)).get)
+
     def meta(self, key: str, default: int) -> int:
         """Return a number of table ``meta``."""
         record = self._conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

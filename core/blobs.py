@@ -429,6 +429,13 @@ class BlobStore:
         """Let blobs that were protected be evicted again; others stay where they are."""
         self._shelf.rows.unprotect(contents)
 
+    def could_hold(self, size: int) -> bool:
+        """Say whether a content could be stored if everything went that may be evicted."""
+        room = self.quota.capacity_bytes
+        if size <= room // 4:  # the rest is summed up only for contents of which there are few
+            return True
+        return size + self._shelf.rows.protected_bytes() <= room
+
     async def relieve(self) -> int:
         """Evict what is over the quota because limits or the disk changed; returns what is still over."""
         return await self._space.relieve()

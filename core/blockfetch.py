@@ -8,63 +8,25 @@ thread but for checking and writing.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import trio
 
 from core.blob import RECORD_BYTES, Blob
 from core.blobcheck import absorb
-from core.blobrows import entries_of
 from core.buffers import BUFFER_BYTES
 from core.byteranges import ByteRanges
 from core.download import FetchParts
+from core.entrybook import Entries, EntryBook
 from core.errors import ChangedError, CorruptError, NetError, NoHolderError, RealizeError, StoreError
 from core.ports import PeerLink
-from core.streams import ask_blocks, nobody, open_stream
-from core.types import HASH_BYTES, Hash, PeerKey, Priority, block_bytes_for
+from core.streams import nobody, open_stream
+from core.types import Hash, Priority, block_bytes_for
 
 _log = logging.getLogger("realize.core.blockfetch")
 
-_ENTRIES = 256
-"""LIMIT: entries of a block list asked for at once: 8 KiB for 32 MiB of content."""
-_LISTS = 32
-"""LIMIT: contents whose entries are kept in memory, at most 256 KiB each."""
 _AHEAD_BYTES = 64 * 1024 * 1024
 """LIMIT: bytes of read-ahead on their way at once (spec 4 §Streaming reads)."""
-
-
-class _Entries:
-    """What is known of the block list of one content, and who said so."""
-
-    def __init__(self, content: Hash, size: int, known: bytes | None) -> None:
-        self.block_bytes = block_bytes_for(size)
-        self.count = max(1, entries_of(size))
-        self.hashes = bytearray(self.count * HASH_BYTES)
-        self.givers: dict[int, PeerKey | None] = {}
-        if not entries_of(size):
-            known = bytes(content)
-        if known is not None and len(known) == len(self.hashes):
-            self.hashes[:] = known
-            self.givers = dict.fromkeys(range(-(-self.count // _ENTRIES)))
-
-    def missing(self, start: int, end: int) -> list[int]:
-        """Return the groups of entries that ``[start, end)`` needs and that are not known."""
-        first = start // self.block_bytes // _ENTRIES
-        last = (end - 1) // self.block_bytes // _ENTRIES
-        return [group for group in range(first, last + 1) if group not in self.givers]
-
-    def learn(self, group: int, hashes: bytes, giver: PeerKey) -> None:
-        at = group * _ENTRIES * HASH_BYTES
-        self.hashes[at : at + len(hashes)] = hashes
-        self.givers[group] = giver
-
-    def of(self, start: int, end: int) -> list[bytes]:
-        first, last = start // self.block_bytes, -(-end // self.block_bytes)
-        return [bytes(self.hashes[i * HASH_BYTES : (i + 1) * HASH_BYTES]) for i in range(first, last)]
-
-    def giver(self, start: int) -> PeerKey | None:
-        return self.givers.get(start // self.block_bytes // _ENTRIES)
 
 
 class _Flight:
@@ -80,11 +42,10 @@ class _Flight:
 class BlockFetch:
     """The flights of one arena."""
 
-    def __init__(self, parts: FetchParts, nursery: trio.Nursery) -> None:
-        """Run flights in ``nursery``."""
-        self._parts, self._nursery = parts, nursery
+    def __init__(self, parts: FetchParts, nursery: trio.Nursery, book: EntryBook) -> None:
+        """Run flights in ``nursery``; ``book`` knows what blocks hash to."""
+        self._parts, self._nursery, self._book = parts, nursery, book
         self._flights: dict[Hash, list[_Flight]] = {}
-        self._entries: OrderedDict[Hash, _Entries] = OrderedDict()
         self._verifying: set[Hash] = set()
         self._ahead_bytes = 0
 
@@ -175,7 +136,7 @@ class BlockFetch:
         buffer: bytearray | None = None
         for link in parts.book.usable(content, holders):
             try:
-                known = await self._known(blob, flight, link)
+                known = await self._book.known(blob.hash, blob.size, flight.start, flight.end, link)
                 if buffer is None:
                     await parts.store.reserve(need)
                     blob.charge(need)
@@ -188,24 +149,6 @@ class BlockFetch:
                 return
             failures.append(CorruptError(f"{link.name} sent a wrong block"))
         raise nobody(content, failures, wrong=parts.book.any_wrong(content))
-
-    async def _known(self, blob: Blob, flight: _Flight, link: PeerLink) -> _Entries:
-        known = self._entries.get(blob.hash)
-        if known is None:
-            own = self._parts.store.get_blocks(blob.hash)
-            known = _Entries(blob.hash, blob.size, None if own is None else own.hashes)
-            self._entries[blob.hash] = known
-            while len(self._entries) > _LISTS:
-                self._entries.popitem(last=False)
-        self._entries.move_to_end(blob.hash)
-        for group in known.missing(flight.start, flight.end):
-            first = group * _ENTRIES
-            count = min(_ENTRIES, known.count - first)
-            blocks = await ask_blocks(
-                link, self._parts.arena, blob.hash, blob.size, first, count, self._parts.stall_s
-            )
-            known.learn(group, blocks.hashes, link.key)
-        return known
 
     async def _receive(
         self, link: PeerLink, content: Hash, flight: _Flight, buffer: bytearray, priority: Priority
@@ -222,7 +165,7 @@ class BlockFetch:
             self._parts.book.measured(link.key, filled, trio.current_time() - started)
 
     async def _absorb(
-        self, blob: Blob, flight: _Flight, data: memoryview, known: _Entries, link: PeerLink
+        self, blob: Blob, flight: _Flight, data: memoryview, known: Entries, link: PeerLink
     ) -> bool:
         done = await trio.to_thread.run_sync(
             absorb,
@@ -267,15 +210,8 @@ class BlockFetch:
     async def _verify(self, content: Hash) -> None:
         try:
             if not await self._parts.store.verify(content):
-                self._distrust(content)
+                self._book.distrust(content)
         except (StoreError, ChangedError) as error:
             _log.warning("blob %s could not be checked: %s", content.hex(), error)
         finally:
             self._verifying.discard(content)
-
-    def _distrust(self, content: Hash) -> None:
-        """Forget the entries of a content whose blocks fit them and whose whole is wrong."""
-        known = self._entries.pop(content, None)
-        for giver in set(known.givers.values()) if known is not None else ():
-            if giver is not None:
-                self._parts.book.convict(content, giver)

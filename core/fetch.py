@@ -16,10 +16,12 @@ from core.blockfetch import BlockFetch
 from core.buffers import BufferPool
 from core.byteranges import ByteRanges
 from core.download import FetchParts, Progress, download
+from core.entrybook import EntryBook
 from core.errors import RealizeError
 from core.fetchsmall import SmallFetch
 from core.holders import HolderBook
 from core.ports import PeerLink
+from core.streaming import StreamFetch
 from core.streams import STALL_S
 from core.types import Hash, Priority
 
@@ -46,7 +48,10 @@ class Fetcher:
         self._parts = FetchParts(
             arena, store, self.book, BufferPool(), workers if workers is not None else store.workers, stall_s
         )
-        self._blocks = BlockFetch(self._parts, nursery)
+        entries = EntryBook(self._parts)
+        self._blocks = BlockFetch(self._parts, nursery, entries)
+        self.streams = StreamFetch(self._parts, nursery, entries)
+        """Reads what is too large to be stored."""
         self._downloads: dict[Hash, trio.Event] = {}
 
     async def fetch_range(

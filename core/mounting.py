@@ -13,6 +13,7 @@ import trio
 
 from core.api import ArenaPath, MarkChange
 from core.blob import Blob
+from core.byteranges import ByteRanges
 from core.errors import ChangedError, NetError, NoHolderError, NoSpaceError, RemoteError
 from core.ports import Fetched, PeerLink
 from core.types import Hash, Inode, Mark, Priority, RelPath, Vector
@@ -33,6 +34,8 @@ class _Use:
         self.users = 0
         self.blob: Blob | None = None
         self.fetched: set[Inode] = set()
+        self.streams: bool | None = None
+        """It is too large to be stored; None: not known yet."""
 
 
 class MountService:
@@ -76,6 +79,8 @@ class MountService:
         use.users -= 1
         if use.users <= 0:
             del self._uses[arena, content]
+            if use.streams:
+                self._engine.arena(arena).fetcher.streams.forget(content)
             if use.blob is not None and self._nursery is not None:
                 self._nursery.start_soon(self._release, self._engine.arena(arena), use.blob, use.fetched)
 
@@ -104,12 +109,36 @@ class MountService:
         links = self._engine.sources(at, inode, content)
         if not links and not self._covered(at, content, start, end):
             raise NoHolderError("no connected peer holds the content", hint=_NO_HOLDER_HINT)
-        at.wanted_by(content, inode)
-        await self._keep_open(at, inode, content, size)
-        ranges = await at.fetcher.fetch_range(content, size, start, end, links, Priority.INTERACTIVE)
-        if readahead_bytes and links:
-            at.fetcher.prefetch(content, size, end, end + readahead_bytes, links)
-        return Fetched(ranges)
+        ahead = end, end + readahead_bytes
+        if not self._streams(at, content, size, start, end):
+            at.wanted_by(content, inode)
+            await self._keep_open(at, inode, content, size)
+            try:
+                ranges = await at.fetcher.fetch_range(content, size, start, end, links, Priority.INTERACTIVE)
+            except NoSpaceError as error:
+                _log.info("%s: a file is streamed: %s", arena, error)
+                self._note_streaming(at, content)
+            else:
+                if readahead_bytes and links:
+                    at.fetcher.prefetch(content, size, *ahead, links)
+                return Fetched(ranges)
+        data = await at.fetcher.streams.read(content, size, start, end, links)
+        if readahead_bytes:
+            at.fetcher.streams.ahead(content, size, *ahead, links)
+        return Fetched(ByteRanges(), data)
+
+    def _streams(self, at: Arena, content: Hash, size: int, start: int, end: int) -> bool:
+        """Say whether a part is to be streamed: the content could not be stored, and the part is not here."""
+        use = self._uses.get((at.name, content))
+        if use is not None and use.streams is None:
+            use.streams = not at.blobs.could_hold(size)
+        streams = use.streams if use is not None else not at.blobs.could_hold(size)
+        return bool(streams) and not self._covered(at, content, start, end)
+
+    def _note_streaming(self, at: Arena, content: Hash) -> None:
+        use = self._uses.get((at.name, content))
+        if use is not None:
+            use.streams = True
 
     def _covered(self, at: Arena, content: Hash, start: int, end: int) -> bool:
         blob = at.blobs.info(content)

@@ -173,34 +173,31 @@ class BlobSource:
         """
         end = min(offset + length, self._size)
         ahead = self._read_ahead.note(offset, end)
+        parts: list[Buffer] = []
         at = offset
-        while at < end and not self._ranges.covers(at, end):
-            fetched = await self._fetch(at, end, ahead)
-            if fetched.data:
-                return await self._streamed(fetched, offset, at, end)
-            self._ranges = fetched.ranges
+        while at < end:
             reached = _covered_up_to(self._ranges, at, end)
-            if reached == at:
+            if reached > at:
+                parts.append(await self._read_file(at, reached, last=reached == end))
+                at = reached
+                continue
+            fetched = await self._fetch(at, end, ahead)
+            if fetched.data:  # it is not stored, or not any more
+                parts.append(fetched.data[: end - at])
+                at += len(parts[-1])
+            elif _covered_up_to(fetched.ranges, at, end) == at:
                 raise ChangedError("the engine fetched nothing")
-            at = reached
+            else:
+                self._ranges = fetched.ranges
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _read_file(self, start: int, end: int, *, last: bool) -> Buffer:
         if self._file is None:
             self._file = FileSource(self._open_blob(), self._size)
-        data = self._file.read_now(offset, end - offset)
-        return data if data is not None else await self._file.read(offset, end - offset)
-
-    async def _streamed(self, fetched: Fetched, offset: int, at: int, end: int) -> bytes:
-        """Put together what is handed over and never stored."""
-        if at != offset:
-            raise ChangedError("a content began to be streamed in the middle of a read")
-        parts = [fetched.data]
-        at += len(fetched.data)
-        while at < end:
-            more = await self._fetch(at, end, 0)
-            if not more.data:
-                raise ChangedError("a content is no longer streamed")
-            parts.append(more.data)
-            at += len(more.data)
-        return b"".join(parts)[: end - offset]
+        data = self._file.read_now(start, end - start)
+        if data is None:
+            return await self._file.read(start, end - start)
+        return data if last else bytes(data)  # the buffer is written over while the rest is waited for
 
     async def _fetch(self, start: int, end: int, ahead: int) -> Fetched:
         # The kernel asks for a page again at once when its read-ahead failed: that must not wait twice.
