@@ -39,7 +39,7 @@ class Users:
         rng = self._rng
         if rng.random() < 0.1:
             return rng.choice([b"", b"the same everywhere"])
-        size = rng.choice([10, 200, 5000, 5000, 70_000, 300_000])
+        size = 1_500_000 if rng.random() < 0.04 else rng.choice([10, 200, 5000, 5000, 70_000, 300_000])
         return b"%06d " % self._number + rng.randbytes(size)
 
     def _written(self, data: bytes, where: str) -> None:
@@ -93,7 +93,7 @@ class Users:
         )[0]  # fmt: skip
         try:
             action(host)
-        except (FileNotFoundError, NotADirectoryError, FileExistsError, IsADirectoryError):
+        except OSError:
             self._note(host, f"{action.__name__} came too late")  # the daemon changed it meanwhile
 
     def _put(self, path: Path, data: bytes) -> None:

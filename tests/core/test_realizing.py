@@ -1,0 +1,124 @@
+"""Marks carried out between whole engines: equal contents, kinds that change, trees that go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from core.types import Mark
+from tests.core.engines import Host, linked, until
+
+pytestmark = pytest.mark.trio
+
+
+@asynccontextmanager
+async def pair(base: Path) -> AsyncIterator[tuple[Host, Host]]:
+    """Give a host that watches and one that owns everything, both up and linked."""
+    one = Host(base, "one", ["other"], debounce_s=0.02)
+    other = Host(base, "other", ["one"], debounce_s=0.02, mark=Mark.OWN)
+    async with one.up(), other.up(), linked(one, other):
+        yield one, other
+
+
+async def same(one: Host, other: Host) -> None:
+    """Wait until both datadirs hold the same."""
+
+    def look(host: Host) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for path in host.data.rglob("*"):
+            at = path.lstat()
+            what = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+            when = at.st_mtime_ns if path.is_file() else 0
+            found[str(path.relative_to(host.data))] = (at.st_mode, when, what)
+        return found
+
+    await until(lambda: look(one) == look(other))
+    for host in (one, other):
+        await host.idle()
+    assert look(one) == look(other)
+
+
+async def test_equal_contents_all_become_real(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (one, other):
+        for number in range(8):
+            one.write(f"d{number % 3}/empty{number}", b"")
+            one.write(f"d{number % 3}/equal{number}", b"the same everywhere")
+        await same(one, other)
+        assert not list((other.base / "work" / "work").iterdir())
+
+
+async def test_content_that_another_path_is_cached_by_stays_cached(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (one, other):
+        await other.mark("", Mark.WATCH)
+        one.write("kept/f", b"the same everywhere")
+        one.write("owned/f", b"the same everywhere")
+        await until(lambda: other.node("owned/f"))
+        await other.mark("kept", Mark.KEEP)
+        await until(lambda: other.arena.cache.shown(other.node("kept/f") or 0).local == 2)
+        await other.mark("owned", Mark.OWN)
+        await until(lambda: (other.data / "owned/f").exists())
+        await other.idle()
+        shown = other.arena.cache.shown(other.node("kept/f") or 0)
+        assert shown.local == 2
+        assert other.arena.blobs.held(shown.hash)  # type: ignore[arg-type]  # it is hashed
+
+
+async def test_a_path_may_change_its_kind(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (one, other):
+        path = one.write("p", b"a file")
+        await same(one, other)
+        path.unlink()
+        one.write("p/inside", b"now a directory")
+        await same(one, other)
+        shutil.rmtree(path)
+        path.symlink_to("elsewhere")
+        await same(one, other)
+        path.unlink()
+        one.write("p", b"a file again")
+        await same(one, other)
+
+
+async def test_a_deep_tree_goes_at_once_though_it_was_deleted_while_apart(tmp_path: Path) -> None:
+    one = Host(tmp_path, "one", ["other"], debounce_s=0.02)
+    other = Host(tmp_path, "other", ["one"], debounce_s=0.02, mark=Mark.OWN)
+    async with one.up(), other.up():
+        async with linked(one, other):
+            one.write("/".join(["d"] * 12) + "/f")
+            one.write("stays")
+            await same(one, other)
+        shutil.rmtree(one.data / "d")
+        await until(lambda: one.node("d") is None)
+        with one.arena.cache.write():
+            one.arena.cache.history.trim(one.arena.cache.history.last)  # so that it is told by a listing
+        async with linked(one, other):
+            await until(lambda: not (other.data / "d").exists())
+            await same(one, other)
+
+
+async def test_a_file_that_was_replaced_or_deleted_elsewhere_is_in_the_trash(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (one, other):
+        one.write("replaced", b"old of replaced")
+        one.write("deleted", b"old of deleted")
+        await same(one, other)
+        one.write("replaced", b"new")
+        (one.data / "deleted").unlink()
+        await same(one, other)
+        blobs = [path.read_bytes() for path in (other.base / "work" / "blobs").rglob("*") if path.is_file()]
+        assert {b"old of replaced", b"old of deleted"} <= set(blobs)
+
+
+async def test_a_change_here_that_came_first_is_not_overwritten(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (one, other):
+        one.write("f", b"agreed")
+        await same(one, other)
+        other.write("f", b"the other's, not looked at yet")
+        one.write("f", b"the one's")
+        await until(lambda: other.arena.cache.shown(other.node("f") or 0).flags & 1)
+        await other.idle()
+        assert (one.data / "f").read_bytes() == b"the one's"
+        assert (other.data / "f").read_bytes() == b"the other's, not looked at yet"
