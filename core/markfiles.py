@@ -27,7 +27,10 @@ _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class MarkFile(NamedTuple):
-    """An attribute to write: ``known`` is what it was last, ``wanted`` what it should be; ``b""``: none."""
+    """An attribute to write: ``known`` is what it was last, ``wanted`` what it should be; ``b""``: none.
+
+    ``ino`` is 0 for the root, which the index keeps an eye on.
+    """
 
     node: int
     path: RelPath
@@ -36,8 +39,8 @@ class MarkFile(NamedTuple):
     wanted: bytes
 
 
-def write(datadir: Path, items: Sequence[MarkFile]) -> list[int]:
-    """Write attributes; in a worker. Returns the inode number of each that is as wanted now, else 0.
+def write(datadir: Path, items: Sequence[MarkFile]) -> list[bool]:
+    """Write attributes; in a worker. Says of each whether it is as wanted now.
 
     What is not the file that was meant, or has another mark than it was known to have, is left alone:
     the index is about to see it.
@@ -52,29 +55,28 @@ def write(datadir: Path, items: Sequence[MarkFile]) -> list[int]:
         os.close(root_fd)
 
 
-def _write_one(root_fd: int, item: MarkFile) -> int:
+def _write_one(root_fd: int, item: MarkFile) -> bool:
     try:
         fd = open_beneath(root_fd, item.path, _PATH_FLAGS)
     except OSError as error:
         _log.debug("%r: mark not written: %s", item.path, error)
-        return 0
+        return False
     at = b"/proc/self/fd/%d" % fd
     try:
-        ino = os.fstat(fd).st_ino
-        if item.path and ino != item.ino:
-            return 0
+        if item.path and os.fstat(fd).st_ino != item.ino:
+            return False
         current = _current(at)
         if current not in (item.known, item.wanted) and parse(current) is not None:
-            return 0
+            return False
         if item.wanted:
             os.setxattr(at, ATTRIBUTE, item.wanted)
         elif current:
             os.removexattr(at, ATTRIBUTE)
     except OSError as error:
         _log.debug("%r: mark not written: %s", item.path, error)
-        return 0
+        return False
     else:
-        return ino
+        return True
     finally:
         os.close(fd)
 
@@ -129,9 +131,9 @@ class MarkWriter:
                 return
             cache = self._arena.cache
             with cache.write():
-                for item, ino in zip(items, written, strict=True):
-                    if ino:
-                        cache.marks.set_file(item.node, ino, item.wanted)
+                for item, done in zip(items, written, strict=True):
+                    if done:
+                        cache.marks.set_file(item.node, item.ino, item.wanted)
 
     def _items(self) -> list[MarkFile]:
         """Return what is to be written of the real ones among the unwritten; the others are forgotten."""

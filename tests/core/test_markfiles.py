@@ -93,6 +93,19 @@ async def test_marks_set_elsewhere_are_written_and_removed(host: Host) -> None:
 
 
 @pytest.mark.trio
+async def test_the_attribute_that_was_written_is_no_wish_of_the_user(host: Host) -> None:
+    file = host.write("d/f")
+    async with host.up():
+        await host.idle()
+        for path, at in (("d/f", file), ("d", host.data / "d"), ("", host.data)):
+            for mark, value in ((Mark.KEEP, b"keep"), (None, b""), (Mark.OWN, b"own"), (None, b"")) * 3:
+                await host.mark(path, mark)
+                await until(partial(has, at, value))
+                await until(host.arena.index.idle)  # type: ignore[union-attr]
+                assert host.explicit(path) is mark
+
+
+@pytest.mark.trio
 async def test_what_was_not_written_before_a_stop_is_written_after_it(host: Host) -> None:
     file = host.write("f")
     async with host.up():
