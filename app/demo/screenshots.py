@@ -12,12 +12,17 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from blake3 import blake3
+
 from app.demo import checks, samples
 from app.demo.entry import DOCUMENTS, MEDIA, build
 from app.demo.household import Household, Peer, wait_until
 
 _FONT_FACE = re.compile(r"\s*@font-face \{[^}]*\}")
 """Fonts that a picture would fetch from elsewhere; the reader's own monospaced one does."""
+
+MADE_FROM = "made-from.b3"
+"""Names the sources that the pictures beside it show."""
 
 TIMEOUT_S = 30.0
 FILM_BYTES = 16 * 1024 * 1024
@@ -39,7 +44,17 @@ def take(out_dir: Path) -> list[Path]:
             pictures = asyncio.run(_capture(laptop, out_dir))
     for picture in pictures:
         picture.write_text(_FONT_FACE.sub("", picture.read_text(encoding="utf-8")), encoding="utf-8")
+    (out_dir / MADE_FROM).write_text(shown_sources() + "\n", encoding="ascii")
     return pictures
+
+
+def shown_sources() -> str:
+    """Return the BLAKE3, in hex, of everything that decides how the dashboard looks."""
+    root = Path(__file__).resolve().parents[1]
+    hasher = blake3()
+    for path in sorted([*(root / "tui").rglob("*.py"), *(root / "tui").rglob("*.tcss"), root / "words.py"]):
+        hasher.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return hasher.hexdigest()
 
 
 def _use(laptop: Peer, server: Peer) -> None:
