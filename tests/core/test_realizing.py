@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from core.events import JobChanged
 from core.types import Mark
 from tests.core.engines import Host, linked, until
 
@@ -49,6 +50,8 @@ async def test_equal_contents_all_become_real(tmp_path: Path) -> None:
             one.write(f"d{number % 3}/empty{number}", b"")
             one.write(f"d{number % 3}/equal{number}", b"the same everywhere")
         await same(one, other)
+        started = [e for e in other.events if isinstance(e, JobChanged) and e.phase == "started"]
+        assert sum(job.files for job in started if job.action == "download") <= 16  # none is fetched twice
         assert not list((other.base / "work" / "work").iterdir())
 
 
