@@ -69,7 +69,7 @@ def _move_mark(cache: ArenaCache, node: int, other: int) -> None:
     cache.marks.set(node, None)
     if cache.marks.explicit(other) is None:
         cache.marks.set(other, mark)
-    cache.mark_dirty([other], subtree=True)
+    cache.mark_dirty([node, other], subtree=True)  # the mark is another one at both paths
     cache.changes.nodes |= {node, other}
 
 

@@ -190,7 +190,8 @@ class Renamer:
         if old_parent != cache.root:
             cache.refresh(old_parent)
             cache.mark_left(old_parent)
-        cache.mark_dirty([node], subtree=found.kind == Kind.DIR)
+        # What peers still hold at the old path has another mark now that the explicit one has gone along.
+        cache.mark_dirty([node, other], subtree=found.kind == Kind.DIR)
 
     # -- directories
 
