@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from core.cache import ArenaCache
-from core.choice import LOCAL_PEER, EntryRow, Flag
+from core.choice import LOCAL_PEER, EntryRow, Flag, tombstone
 from core.events import FileChange, FileChanged
 from core.history import Op
 from core.markattr import parse
@@ -20,7 +20,6 @@ from core.paths import join, split
 from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.renames import Renamer
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
-from core.versions import EMPTY, bump
 
 _EVENTS_PER_BATCH = 100
 """LIMIT: changes of single files that are worth an event each."""
@@ -41,7 +40,6 @@ class LocalEntries:
     def __init__(self, cache: ArenaCache) -> None:
         """Write into ``cache``."""
         self._cache = cache
-        self._first_vector = bump(EMPTY, cache.self_key)
         self._renamer = Renamer(cache)
 
     # -- reading
@@ -146,8 +144,11 @@ class LocalEntries:
         select = "SELECT id FROM node WHERE parent = ? AND name = ?"
         nodes: list[tuple[object, ...]] = []
         entries: list[tuple[object, ...]] = []
+        first_vector = cache.first_vector()
         for item in found:
             known: Any = cache.conn.execute(select, (parent, item.name)).fetchone()
+            if known is None and cache.graves.get(join(directory, item.name)) is not None:
+                known = (cache.tree.ensure_child(parent, item.name),)
             if known is not None:
                 self._change(Inode(known[0]), item, quiet)
                 continue
@@ -159,7 +160,7 @@ class LocalEntries:
                 item.mtime_ns,
                 item.mode,
                 content,
-                self._first_vector,
+                first_vector,
                 item.target or None,
             )
             nodes.append((node, parent, item.name, *values))
@@ -293,10 +294,7 @@ class LocalEntries:
     def _tombstone(self, node: int) -> None:
         cache = self._cache
         vector = cache.next_vector(node)
-        cache.put_entry(
-            node,
-            EntryRow(LOCAL_PEER, int(Holding.TOMBSTONE), int(Kind.NONE), 0, 0, 0, None, vector, None),
-        )
+        cache.put_entry(node, tombstone(vector))
         cache.refresh(node)
         cache.history.append(node, Op.REMOVE)
 
