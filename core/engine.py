@@ -139,15 +139,19 @@ class Engine:
             await trio.sleep(_TRIM_S)
             await self.trim()
 
-    async def trim(self) -> None:
-        """Let go of what nobody needs any more: entries of history, tombstones, unwanted blobs."""
+    async def trim(self, now_s: int | None = None) -> None:
+        """Let go of what nobody needs any more: entries of history, tombstones, unwanted blobs.
+
+        ``now_s`` is the wall clock, for what goes by age.
+        """
+        self.subscriptions.flush_acknowledgements()
         for arena in self.arenas.values():
             arena.release_unwanted()
             cache = arena.cache
             keys = [self.peer_keys[peer.name] for peer in self.config.peers if _sees(peer.arenas, arena.name)]
             acknowledged = min((cache.acknowledged(key) for key in keys), default=cache.history.last)
             try:
-                await trim(cache, acknowledged, int(time.time()))
+                await trim(cache, acknowledged, int(time.time()) if now_s is None else now_s)
             except StoreError as error:
                 _log.warning("%s: history could not be trimmed: %s", arena.name, error)
 
