@@ -267,7 +267,14 @@ class _ArenaRunner:
                 implicit=_is_implicit(work),
             )
         )
+        if action is Action.REALIZE and self._is_obstructed(work.node):
+            # A file is where its directory is to be, which is a conflict: the content is held beside.
+            return Action.CACHE if work.kind is Kind.FILE and not work.local else Action.NOTHING
         return self._unless_renamed(work, action)
+
+    def _is_obstructed(self, node: int) -> bool:
+        obstacles = self.arena.cache.files_in_the_way()
+        return bool(obstacles) and not obstacles.isdisjoint(self.arena.cache.tree.ancestors(node))
 
     def _unless_renamed(self, work: Work, action: Action) -> Action:
         """Rename a real file that a peer renamed, instead of deleting it and fetching it again."""
