@@ -22,8 +22,9 @@ lint: setup ## style, types and import contracts
 	.venv/bin/mypy --strict $(SOURCES)
 	.venv/bin/lint-imports
 
-test: lint ## lint, then every test
-	$(PY) -m pytest
+test: lint ## lint, then every test: two at a time, then those that measure time by themselves
+	$(PY) -m pytest -n 2 --dist worksteal -m "not timed" $(ARGS)
+	$(PY) -m pytest -m timed $(ARGS)
 
 format: setup ## format the sources
 	.venv/bin/ruff format $(SOURCES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,25 @@ Item = tuple[bytes, EntryRow]
 """A path and what a peer holds there; ``peer`` of the row is not looked at."""
 
 
+@cache
+def _empty(kind: str) -> bytes:
+    conn = (db.open_global if kind == "global" else db.open_arena)(Path(":memory:"))
+    data = conn.serialize("main")
+    conn.close()
+    return data
+
+
+def _copy_of_empty(kind: str) -> db.Connection:
+    """Return a new database in memory; migrations take most of the time of a small property otherwise."""
+    conn = db.Connection(":memory:")
+    conn.deserialize("main", _empty(kind))
+    return conn
+
+
 @contextmanager
 def memory_cache(mark: Mark = Mark.WATCH) -> Iterator[ArenaCache]:
     """Give an empty cache."""
-    global_conn = db.open_global(Path(":memory:"))
-    conn = db.open_arena(Path(":memory:"))
+    global_conn, conn = _copy_of_empty("global"), _copy_of_empty("arena")
     inodes = ArenaInodes(conn, lambda end: allocate_range(global_conn, "arena", end))
     yield ArenaCache("arena", conn, inodes, SELF, mark, lambda: 0)
     conn.close()

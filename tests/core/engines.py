@@ -25,7 +25,7 @@ from core.service import Service
 from core.types import Kind, Mark, PeerKey
 from net.link import Link, LinkParts
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Host:
@@ -149,13 +149,16 @@ async def linked(*hosts: Host) -> AsyncIterator[None]:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition that has no event of its own; it may be a coroutine function."""
     with trio.fail_after(PATIENCE_S):
+        pause_s = 0.002
         while True:
             result = condition()
             if isinstance(result, Awaitable):
                 result = await result
             if result:
                 return
-            await trio.sleep(0.002)
+            # A look at whole datadirs takes its time from the engines: ever longer pauses.
+            await trio.sleep(pause_s)
+            pause_s = min(0.03, pause_s * 1.2)
 
 
 def below(path: str, name: str) -> bytes:

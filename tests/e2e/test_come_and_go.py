@@ -53,6 +53,7 @@ def forget_pages(path: Path) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.timed
 def test_cached_content_is_read_when_its_origin_is_gone(household: Household) -> None:
     anna, bert = household.peers
     content = os.urandom(3 * MIB + 17)
@@ -152,6 +153,7 @@ def test_changes_made_while_either_is_away_are_found(household: Household) -> No
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["anna", "bert"])
+@pytest.mark.timed
 def test_a_killed_daemon_loses_nothing(household: Household, allowed: list[str], victim: int) -> None:
     allowed += KILLED
     anna, bert = household.peers
@@ -193,6 +195,7 @@ def test_killed_in_the_middle_of_a_download_it_goes_on(household: Household, all
     assert shown.read_bytes() == content
 
 
+@pytest.mark.timed
 def test_a_waiting_read_can_be_interrupted_and_fails_in_time(household: Household) -> None:
     anna, bert = household.peers
     put(anna.datadir() / "far.bin", os.urandom(MIB))

@@ -69,6 +69,7 @@ def has_time(path: Path, mtime_ns: int) -> bool:
     return seen(path) and path.stat().st_mtime_ns == mtime_ns
 
 
+@pytest.mark.timed
 def test_a_new_file_is_listed_at_the_peer_within_half_a_second(anna: Peer, bert: Peer) -> None:
     took_s = []
     for number in range(5):
@@ -234,6 +235,7 @@ def test_the_mount_has_a_root_with_the_arenas_and_answers_statfs(bert: Peer) -> 
         os.stat(bert.view() / "no/such/path")
 
 
+@pytest.mark.timed
 def test_metadata_is_answered_quickly_while_content_is_fetched(anna: Peer, bert: Peer) -> None:
     content = os.urandom(48 * MIB)
     put(anna.datadir() / "busy.bin", content)

@@ -58,6 +58,7 @@ def shown(screen: Screen) -> Iterator[ArenaPath]:
             yield key
 
 
+@pytest.mark.timed
 async def test_a_large_directory_is_opened_by_the_page(dashboard: Opener, big: FakeApi) -> None:
     async with dashboard(big) as screen:
         big.calls.clear()
@@ -68,6 +69,7 @@ async def test_a_large_directory_is_opened_by_the_page(dashboard: Opener, big: F
         assert lag.worst_s < STEP_S
 
 
+@pytest.mark.timed
 async def test_every_key_is_quick_with_all_of_it_loaded(dashboard: Opener, big: FakeApi) -> None:
     async with dashboard(big) as screen:
         screen.app.arenas.reveal(ArenaPath("big", b"flat/file-011999.dat"))
@@ -98,6 +100,7 @@ async def test_a_change_reads_only_what_is_looked_at_again(dashboard: Opener, bi
         assert 1 <= big.calls["listdir"] <= 2
 
 
+@pytest.mark.timed
 async def test_search_over_all_files_leaves_the_ui_free(dashboard: Opener, big: FakeApi) -> None:
     async with dashboard(big) as screen:
         await screen.press("slash")
@@ -109,6 +112,7 @@ async def test_search_over_all_files_leaves_the_ui_free(dashboard: Opener, big: 
         assert lag.worst_s < STEP_S
 
 
+@pytest.mark.timed
 async def test_a_thousand_jobs_are_shown_and_counted(dashboard: Opener) -> None:
     api = household.sample()
     api.job_list = [
