@@ -5,6 +5,9 @@ SOURCES := app core fuse net tests bench
 UV_COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header
 
+# Compiled modules are kept, whatever the environment says: every daemon of a test is a process of its own.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup demo test lint format bench screenshots lock
 
 help: ## list the targets

@@ -188,8 +188,8 @@ def test_what_is_needed_stays(cache: ArenaCache, why: str) -> None:
 
 def test_a_step_is_small_and_scans_nothing(cache: ArenaCache) -> None:
     store = LocalEntries(cache)
-    store.record([found(b"%05d" % number, ino=number) for number in range(12_000)])
-    store.remove([RelPath(b"%05d" % number) for number in range(12_000)])
+    store.record([found(b"%05d" % number, ino=number) for number in range(6_000)])
+    store.remove([RelPath(b"%05d" % number) for number in range(6_000)])
     with cache.write():
         cache.conn.execute("DELETE FROM dirty")
     statements: set[str] = set()
@@ -208,7 +208,7 @@ def test_a_step_is_small_and_scans_nothing(cache: ArenaCache) -> None:
     cache.conn.set_exec_trace(None)
     assert paths(cache) == set()
     assert most <= 5000
-    assert steps > 40
+    assert steps > 20
     for sql in statements:
         if sql.split()[0] in ("SELECT", "UPDATE", "DELETE"):
             plan: Any = cache.conn.execute(
