@@ -259,6 +259,16 @@ class _GroupWriter:
         by = advanced(Vector(was.vector), Vector(now.vector))
         why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
         self._cache.trash_cached(node, by[0] if by else None, why)
+        self._cache.emit(
+            FileChanged(
+                arena=self._cache.name,
+                path=self._cache.tree.path(node),
+                what="dropped",
+                peer=self._peer_name,
+                cause="peer",
+                before=was.hash,
+            )
+        )
 
     def _event(self, name: bytes, what: str) -> None:
         self._cache.emit(
