@@ -12,7 +12,9 @@ import os
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+import msgspec
 
 from core.events import AnyEvent, ConflictChanged, Evicted, FileChanged, FilesChanged, MarkChanged
 from core.paths import to_str
@@ -40,11 +42,11 @@ class AuditLog:
         self.directory = directory
         self._arena = arena
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file: TextIO | None = self._open()
+        self._file: BinaryIO | None = self._open()
         self._began_ns = self._first_ns()
 
-    def _open(self) -> TextIO:
-        return open(self.directory / CURRENT, "a", encoding="utf-8")
+    def _open(self) -> BinaryIO:
+        return open(self.directory / CURRENT, "ab", buffering=0)
 
     def _first_ns(self) -> int | None:
         """Return the time of the first line; None if there is none that can be read."""
@@ -56,17 +58,13 @@ class AuditLog:
 
     def on_event(self, event: AnyEvent) -> None:
         """Write down an event that changed a file, blob or mark of the arena; others are ignored."""
-        lines = [
-            json.dumps({"at_ns": event.at_ns, "arena": self._arena, **record}) + "\n"
-            for record in _records(event, self._arena)
-        ]
+        lines = [_line(event.at_ns, self._arena, record) for record in _records(event, self._arena)]
         if not lines or self._file is None:
             return
         try:
             if self._began_ns is not None and event.at_ns - self._began_ns > KEEP_NS:
                 self._rotate(event.at_ns)
-            self._file.writelines(lines)
-            self._file.flush()
+            self._file.write(b"".join(lines))
             self._began_ns = self._began_ns or event.at_ns
             if self._file.tell() >= MAX_BYTES:
                 self._rotate(event.at_ns)
@@ -89,6 +87,14 @@ class AuditLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _line(at_ns: int, arena: str, record: dict[str, Any]) -> bytes:
+    whole = {"at_ns": at_ns, "arena": arena, **record}
+    try:
+        return msgspec.json.encode(whole) + b"\n"
+    except UnicodeEncodeError:  # a name that is not UTF-8: as escapes of surrogates
+        return json.dumps(whole).encode() + b"\n"
 
 
 def _records(event: AnyEvent, arena: str) -> Iterator[dict[str, Any]]:
