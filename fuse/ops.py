@@ -198,7 +198,13 @@ class MountOps(pyfuse3.Operations):
         place = self._view.place(inode)
         if place is None or place.node.kind == Kind.DIR:
             raise FUSEError(errno.EISDIR)
-        return place.arena, self._opener.open(place)
+        try:
+            return place.arena, self._opener.open(place)
+        except FileNotFoundError:
+            elsewhere = self._opener.open_missing(place)
+            if elsewhere is None:
+                raise
+            return place.arena, elsewhere
 
     @waiting_handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
