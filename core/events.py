@@ -74,10 +74,20 @@ class TreeChanged(Event, frozen=True, tag=True):
 
 
 FileChange = Literal[
-    "added", "replaced", "removed", "renamed", "available", "dropped", "meta", "damaged", "repaired"
+    "added",
+    "replaced",
+    "removed",
+    "renamed",
+    "available",
+    "unrealized",
+    "dropped",
+    "meta",
+    "damaged",
+    "repaired",
 ]
-"""What happened to a file; *available*: its content is now cached here, *dropped*: not any more, it went
-to the trash or was lost; *damaged*, *repaired*: it has not, has again, the content of its version."""
+"""What happened to a file; *available*: its content is now cached here, *unrealized*: it was a real file
+here and is cached content now, *dropped*: not any more, it went to the trash or was lost; *damaged*,
+*repaired*: it has not, has again, the content of its version."""
 
 
 class FileChanged(Event, frozen=True, tag=True):

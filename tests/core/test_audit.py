@@ -99,7 +99,8 @@ async def test_a_removed_directory_names_every_file_in_it(tmp_path: Path) -> Non
 
 @pytest.mark.trio
 async def test_what_a_peer_causes_names_it(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN)
+    bert = Host(tmp_path, "bert", ["anna"])
     anna.write("own", b"one")
     anna.write("kept", b"one kept")
     async with anna.up(), bert.up(), linked(anna, bert):
@@ -158,7 +159,8 @@ async def test_what_is_given_up_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.trio
 async def test_damage_and_repair_are_recorded(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN)
+    bert = Host(tmp_path, "bert", ["anna"])
     good = b"good " * 1000
     anna.write("real", good)
     async with anna.up(), bert.up(), linked(anna, bert):

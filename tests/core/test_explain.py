@@ -42,7 +42,8 @@ async def test_sizes_are_for_people_and_exact(tmp_path: Path) -> None:
 
 
 async def test_a_read_of_what_is_gone_from_the_datadir_comes_from_elsewhere(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN)
+    bert = Host(tmp_path, "bert", ["anna"])
     for number in range(150):
         anna.write(f"d/{number}", b"%d" % number)
     anna.write("stays")
@@ -63,7 +64,8 @@ async def test_a_read_of_what_is_gone_from_the_datadir_comes_from_elsewhere(tmp_
 
 
 async def test_while_the_datadir_is_away_what_is_to_be_real_waits_for_it(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN)
+    bert = Host(tmp_path, "bert", ["anna"])
     anna.write("f", b"data")
     async with anna.up(), bert.up(), linked(anna, bert):
         await until(lambda: bert.node("f"))
