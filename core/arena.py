@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class Arena:
         self.datadir = config.datadir
         self.events = events
         self._now_ns = now_ns
+        self.peer_names: Mapping[PeerKey, str] = {}
+        """Names of the configured peers, for events; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
         self.looked_at = trio.Event()
@@ -235,16 +237,22 @@ class Arena:
                 self._tell_cached(cached)
 
     def _tell_cached(self, cached: Sequence[CachedNode]) -> None:
-        directory = self.cache.tree.directory_path
-        self.cache.emit(
-            FilesChanged(
-                arena=self.name,
-                what="available",
-                paths=tuple(join(directory(item.parent), item.name) for item in cached),
-                contents=tuple(item.hash for item in cached),
-                cause="mark" if self.cache.marks.all_explicit() or self.config.mark != "watch" else "user",
+        """Tell what is cached now: because it is marked, or because somebody read it or asked for it."""
+        directory, marks = self.cache.tree.directory_path, self.cache.marks
+        by_cause: dict[str, list[CachedNode]] = {}
+        for item in cached:
+            marked = marks.effective(item.node, item.parent) is not Mark.WATCH
+            by_cause.setdefault("mark" if marked else "user", []).append(item)
+        for cause, items in by_cause.items():
+            self.cache.emit(
+                FilesChanged(
+                    arena=self.name,
+                    what="available",
+                    paths=tuple(join(directory(item.parent), item.name) for item in items),
+                    contents=tuple(item.hash for item in items),
+                    cause=cause,
+                )
             )
-        )
 
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
@@ -327,17 +335,18 @@ class Arena:
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
         with self.cache.write():
-            self.cache.trash.forget(content for content, _ in victims)
             for content, freed in victims:
+                reason = "room was needed for other content"
+                for path in self.cache.trash.paths_of(content):
+                    self._tell_evicted(path, content, freed, f"{reason}; it was in the trash")
                 for node in self.cache.drop_cached(content):
-                    self.cache.emit(
-                        Evicted(
-                            arena=self.name,
-                            path=self.cache.tree.path(node),
-                            bytes_freed=freed,
-                            reason="room was needed for other content",
-                        )
-                    )
+                    self._tell_evicted(self.cache.tree.path(node), content, freed, reason)
+            self.cache.trash.forget(content for content, _ in victims)
+
+    def _tell_evicted(self, path: bytes, content: Hash, freed: int, reason: str) -> None:
+        self.cache.emit(
+            Evicted(arena=self.name, path=path, bytes_freed=freed, reason=reason, content=content)
+        )
 
     async def relieve(self) -> None:
         """Evict what is over the quota because others fill the disk; warn once if that is not enough."""

@@ -249,12 +249,15 @@ class ArenaCache:
     def next_vector(self, node: int) -> Vector:
         """Return the vector of a change made here, based on the version this host holds.
 
+        Where everybody is known to have deleted it, that is what was seen: what comes after is no conflict.
         The own counter is higher than any that the node's entries know, so that it was never used.
         """
         entries = self.entries(node)
         local = next((entry for entry in entries if entry.peer == LOCAL_PEER), None)
         base = EMPTY
-        if local is not None:
+        if all(entry.holding == Holding.TOMBSTONE for entry in entries):
+            base = merge(Vector(entry.vector) for entry in entries)
+        elif local is not None:
             shown = self.shown(node)
             base = Vector(shown.vector if shown.local else local.vector)
         return self.vector_over(node, [base])

@@ -151,6 +151,7 @@ class Renamer:
                     cause="user",
                     before=cache.shown(node).hash,
                     after=cache.shown(node).hash,
+                    origin=old,
                 )
             )
         return True
