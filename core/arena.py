@@ -307,9 +307,11 @@ class Arena:
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""
+        # One pass over the table; the `+` keeps SQLite from the index of hashes, by which it is a search for
+        # each real file as well: 5 s of the start with a million of them instead of 0.1.
         rows: list[Any] = self._conn.execute(
             "SELECT DISTINCT e.hash FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0"
-            " AND e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
+            " AND +e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:
