@@ -34,11 +34,12 @@ _libc.syncfs.argtypes = (ctypes.c_int,)
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What ``stat`` says of a file; ``disk_bytes`` are its blocks in use."""
+    """What ``stat`` says of a file; ``disk_bytes`` are its blocks in use, ``ctime_ns`` its last change."""
 
     size: int
     disk_bytes: int
     regular: bool
+    ctime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,11 @@ class Disk(Protocol):
         """Open a regular file for reading and writing, no symlink followed; ``FileNotFoundError`` as is."""
         ...
 
-    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
-        """Write a whole small file, over an existing one, which is emptied first if ``cut``; not flushed."""
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> int:
+        """Write a whole small file, over an existing one, which is emptied first if ``cut``; not flushed.
+
+        Returns its change time, in ns.
+        """
         ...
 
     def pread_into(self, fd: int, buffer: memoryview, offset: int) -> None:
@@ -163,7 +167,7 @@ class LocalDisk:
             raise StoreError(f"{name} is not a regular file", hint="remove it from the blob directory")
         return fd
 
-    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> int:
         """See `Disk`."""
         # No context manager here: this runs once for each of many thousand small files.
         try:
@@ -172,6 +176,7 @@ class LocalDisk:
                 done = os.write(fd, data)
                 if done != len(data):
                     _write_rest(fd, data, done)
+                return os.fstat(fd).st_ctime_ns
             finally:
                 os.close(fd)
         except OSError as error:
@@ -274,7 +279,7 @@ def _write_rest(fd: int, data: Buffer, done: int) -> None:
 
 
 def _facts(result: os.stat_result) -> FileFacts:
-    return FileFacts(result.st_size, result.st_blocks * 512, stat.S_ISREG(result.st_mode))
+    return FileFacts(result.st_size, result.st_blocks * 512, stat.S_ISREG(result.st_mode), result.st_ctime_ns)
 
 
 def _cloned(fd: int, out: int) -> bool:

@@ -45,7 +45,12 @@ class Exchange:
             raise ChangedError("the file is gone") from error
         finally:
             shelf.quota.release(disk_bytes)
-        self._adopted(content, size, disk_bytes, area)
+        # The rename changed the change time; what was read of the file before belongs to its hash.
+        ctime_ns = shelf.disk.facts_at(shelf.root_fd, blob_name(content)).ctime_ns
+        whole = ByteRanges.whole(size)
+        self._adopted(
+            BlobRow(content, size, whole, True, area, disk_bytes, shelf.now_ns(), shelf.epoch, ctime_ns)
+        )
 
     def _check(self, dir_fd: int, name: bytes, size: int) -> int:
         try:
@@ -56,14 +61,13 @@ class Exchange:
             raise ChangedError("the file is not what it was")
         return facts.disk_bytes
 
-    def _adopted(self, content: Hash, size: int, disk_bytes: int, area: Area) -> None:
+    def _adopted(self, row: BlobRow) -> None:
         shelf = self._shelf
-        shelf.detach(content)  # what was fetched of it so far is replaced by the whole
-        old = shelf.rows.get(content)
-        whole, now_ns = ByteRanges.whole(size), shelf.now_ns()
-        shelf.rows.put_many([BlobRow(content, size, whole, True, area, disk_bytes, now_ns, shelf.epoch)])
+        shelf.detach(row.hash)  # what was fetched of it so far is replaced by the whole
+        old = shelf.rows.get(row.hash)
+        shelf.rows.put_many([row])
         shelf.epoch_used = True
-        shelf.quota.settle(disk_bytes - (old.disk_bytes if old else 0))
+        shelf.quota.settle(row.disk_bytes - (old.disk_bytes if old else 0))
 
     async def take(self, content: Hash, dir_fd: int, name: bytes) -> None:
         """See `BlobStore.take_file`."""

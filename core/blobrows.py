@@ -27,7 +27,13 @@ class Area(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """One row of ``blob``. ``epoch``: flush epoch of the last write, 0 once known to be on the disk."""
+    """One row of ``blob``.
+
+    Attributes:
+        epoch: Flush epoch of the last write, 0 once known to be on the disk.
+        ctime_ns: Change time by which the file is known again; 0 while it is written.
+        doubted: Ranges that count once their blocks were checked again.
+    """
 
     hash: Hash
     size: int
@@ -37,6 +43,8 @@ class BlobRow:
     disk_bytes: int
     last_use_ns: int
     epoch: int = 0
+    ctime_ns: int = 0
+    doubted: ByteRanges = ByteRanges()  # noqa: RUF009 - immutable
 
     @property
     def complete(self) -> bool:
@@ -49,23 +57,23 @@ class BlobRow:
         return self.verified and self.complete
 
 
-_COLUMNS = "hash, size, ranges, verified, area, disk_bytes, last_use_ns, epoch"
+_COLUMNS = "hash, size, ranges, verified, area, disk_bytes, last_use_ns, epoch, ctime_ns, doubted"
 _SELECT = f"SELECT {_COLUMNS} FROM blob"  # noqa: S608 - a constant
 _PAGE = 256
 
 
 def _row(record: tuple[Any, ...]) -> BlobRow:
-    digest, size, ranges, verified, area, disk_bytes, last_use_ns, epoch = record
+    digest, size, ranges, verified, area, disk_bytes, last_use_ns, epoch, ctime_ns, doubted = record
     return BlobRow(
         Hash(digest), size, ByteRanges.decode(ranges), bool(verified), Area(area),
-        disk_bytes, last_use_ns, epoch,
+        disk_bytes, last_use_ns, epoch, ctime_ns, ByteRanges.decode(doubted),
     )  # fmt: skip
 
 
-def _values(row: BlobRow) -> tuple[bytes, int, bytes, int, int, int, int, int]:
+def _values(row: BlobRow) -> tuple[bytes | int, ...]:
     return (
         row.hash, row.size, row.ranges.encode(), row.verified, row.area,
-        row.disk_bytes, row.last_use_ns, row.epoch,
+        row.disk_bytes, row.last_use_ns, row.epoch, row.ctime_ns, row.doubted.encode(),
     )  # fmt: skip
 
 
@@ -95,16 +103,24 @@ class BlobRows:
         with transaction(self._conn):
             self._conn.executemany(
                 f"INSERT OR REPLACE INTO blob ({_COLUMNS}, frequency, generation)"  # noqa: S608 - constants
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
                 map(_values, rows),
             )
 
     def set_ranges(self, content: Hash, ranges: ByteRanges, disk_bytes: int) -> None:
         """Record the ranges that are on the disk now; whoever changes them unverifies the blob."""
         self._conn.execute(
-            "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0 WHERE hash = ?",
+            "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0, ctime_ns = 0 WHERE hash = ?",
             (ranges.encode(), disk_bytes, content),
         )
+
+    def set_ctime(self, content: Hash, ctime_ns: int) -> None:
+        """Record by which change time the file is known again: nobody writes it any more."""
+        self._conn.execute("UPDATE blob SET ctime_ns = ? WHERE hash = ?", (ctime_ns, content))
+
+    def set_doubted(self, content: Hash, doubted: ByteRanges) -> None:
+        """Record which ranges are still in doubt."""
+        self._conn.execute("UPDATE blob SET doubted = ? WHERE hash = ?", (doubted.encode(), content))
 
     def set_verified(self, content: Hash, *, verified: bool) -> None:
         """Set whether the whole content was checked."""

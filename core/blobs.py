@@ -31,7 +31,7 @@ from core.config import DiskUsage
 from core.db import Connection, transaction
 from core.errors import ChangedError, CorruptError, StoreError
 from core.quota import SLACK_BYTES, Quota
-from core.reconcile import Doubts, Findings, ReconcileReport, reconcile_directory
+from core.reconcile import Doubts, Findings, ReconcileReport, reconcile_directory, what_is_right
 from core.types import BlockList, Hash
 
 _log = logging.getLogger("realize.core.blobs")
@@ -124,9 +124,17 @@ class BlobStore:
         return report
 
     def _apply(self, found: Findings) -> None:
-        with transaction(self._shelf.conn):
-            self._shelf.rows.put_many(found.changed)
-            self._shelf.rows.delete_many(found.gone)
+        shelf = self._shelf
+        for row, blocks in found.wrong:
+            left = what_is_right(row, blocks, self.block_lists.get(row.hash))
+            if left is not None:
+                found.changed.append(left)
+            else:
+                shelf.disk.unlink(shelf.root_fd, blob_name(row.hash))
+                found.gone.append(row.hash)
+        with transaction(shelf.conn):
+            shelf.rows.put_many(found.changed)
+            shelf.rows.delete_many(found.gone)
             self.block_lists.put_many(found.lists)
 
     async def flush(self) -> None:
@@ -293,8 +301,9 @@ class BlobStore:
         blob.release_charge()
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
+        blob.settle_file()
         os.close(blob.fd)
-        if not blob.ranges and blob.size and not blob.removed:
+        if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
             with trio.CancelScope(shield=True):
                 await self._shelf.remove([blob.hash])  # nothing of it ever came
 
