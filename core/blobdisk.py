@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from core.errors import NoSpaceError, StoreError
 
@@ -32,9 +32,11 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _libc.syncfs.argtypes = (ctypes.c_int,)
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What ``stat`` says of a file; ``disk_bytes`` are its blocks in use, ``ctime_ns`` its last change."""
+class FileFacts(NamedTuple):
+    """What ``stat`` says of a file; ``disk_bytes`` are its blocks in use, ``ctime_ns`` its last change.
+
+    A tuple: a start makes one of each blob.
+    """
 
     size: int
     disk_bytes: int
@@ -93,8 +95,8 @@ class Disk(Protocol):
         """Return the facts of a name, no symlink followed; ``FileNotFoundError`` as is."""
         ...
 
-    def names(self, dir_fd: int, name: str) -> list[str]:
-        """Return the names in a directory."""
+    def look(self, dir_fd: int, name: str) -> dict[str, FileFacts]:
+        """Return the names in a directory and the facts of each, no symlink followed."""
         ...
 
     def truncate(self, fd: int, size: int) -> None:
@@ -220,12 +222,13 @@ class LocalDisk:
         with _translated(f"cannot look at {name}"):
             return _facts(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
 
-    def names(self, dir_fd: int, name: str) -> list[str]:
+    def look(self, dir_fd: int, name: str) -> dict[str, FileFacts]:
         """See `Disk`."""
         with _translated(f"cannot list {name}"):
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
             try:
-                return os.listdir(fd)
+                with os.scandir(fd) as entries:
+                    return {entry.name: _facts(entry.stat(follow_symlinks=False)) for entry in entries}
             finally:
                 os.close(fd)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.byteranges import ByteRanges
 from core.db import Connection, transaction
@@ -55,6 +55,15 @@ class BlobRow:
     def held(self) -> bool:
         """Whether the content is there whole and was checked against its hash."""
         return self.verified and self.complete
+
+
+class KnownFile(NamedTuple):
+    """What a row says of its file; see `BlobRow`."""
+
+    size: int
+    disk_bytes: int
+    epoch: int
+    ctime_ns: int
 
 
 _COLUMNS = "hash, size, ranges, verified, area, disk_bytes, last_use_ns, epoch, ctime_ns, doubted"
@@ -109,22 +118,26 @@ class BlobRows:
 
     def set_ranges(self, content: Hash, ranges: ByteRanges, disk_bytes: int) -> None:
         """Record the ranges that are on the disk now; whoever changes them unverifies the blob."""
-        self._conn.execute(
-            "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0, ctime_ns = 0 WHERE hash = ?",
-            (ranges.encode(), disk_bytes, content),
-        )
+        with transaction(self._conn):
+            self._conn.execute(
+                "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0, ctime_ns = 0 WHERE hash = ?",
+                (ranges.encode(), disk_bytes, content),
+            )
 
     def set_ctime(self, content: Hash, ctime_ns: int) -> None:
         """Record by which change time the file is known again: nobody writes it any more."""
-        self._conn.execute("UPDATE blob SET ctime_ns = ? WHERE hash = ?", (ctime_ns, content))
+        with transaction(self._conn):
+            self._conn.execute("UPDATE blob SET ctime_ns = ? WHERE hash = ?", (ctime_ns, content))
 
     def set_doubted(self, content: Hash, doubted: ByteRanges) -> None:
         """Record which ranges are still in doubt."""
-        self._conn.execute("UPDATE blob SET doubted = ? WHERE hash = ?", (doubted.encode(), content))
+        with transaction(self._conn):
+            self._conn.execute("UPDATE blob SET doubted = ? WHERE hash = ?", (doubted.encode(), content))
 
     def set_verified(self, content: Hash, *, verified: bool) -> None:
         """Set whether the whole content was checked."""
-        self._conn.execute("UPDATE blob SET verified = ? WHERE hash = ?", (verified, content))
+        with transaction(self._conn):
+            self._conn.execute("UPDATE blob SET verified = ? WHERE hash = ?", (verified, content))
 
     def set_area(self, contents: Iterable[Hash], area: Area) -> None:
         """Move blobs to an area, in one transaction."""
@@ -202,13 +215,11 @@ class BlobRows:
                 return
             last = (page[-1][0], page[-1][1])
 
-    def starting_with(self, first: int) -> list[BlobRow]:
-        """Return the rows of the hashes that begin with byte ``first``."""
+    def files(self, first: int) -> dict[Hash, KnownFile]:
+        """Return what the rows of the hashes that begin with byte ``first`` say of their files."""
         low, high = bytes([first]), bytes([first + 1]) if first < 255 else b"\xff" * (HASH_BYTES + 1)
-        return [
-            _row(record)
-            for record in self._conn.execute(f"{_SELECT} WHERE hash >= ? AND hash < ?", (low, high))
-        ]
+        query = "SELECT hash, size, disk_bytes, epoch, ctime_ns FROM blob WHERE hash >= ? AND hash < ?"
+        return {Hash(digest): KnownFile(*known) for digest, *known in self._conn.execute(query, (low, high))}
 
     def disk_bytes(self) -> int:
         """Return the disk use of all blobs: a scan, for start-up."""
@@ -226,7 +237,8 @@ class BlobRows:
 
     def set_meta(self, key: str, value: int) -> None:
         """Set a number of table ``meta``."""
-        self._conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+        with transaction(self._conn):
+            self._conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
 class BlockLists:
@@ -253,7 +265,8 @@ class BlockLists:
 
     def delete(self, content: Hash) -> None:
         """Forget the list of a content."""
-        self._conn.execute("DELETE FROM block_list WHERE hash = ?", (content,))
+        with transaction(self._conn):
+            self._conn.execute("DELETE FROM block_list WHERE hash = ?", (content,))
 
 
 def fits(blocks: BlockList, size: int, count: int) -> bool:

@@ -31,7 +31,15 @@ from core.config import DiskUsage
 from core.db import Connection, transaction
 from core.errors import ChangedError, CorruptError, StoreError
 from core.quota import SLACK_BYTES, Quota
-from core.reconcile import Doubts, Findings, ReconcileReport, reconcile_directory, what_is_right
+from core.reconcile import (
+    Doubts,
+    Findings,
+    ReconcileReport,
+    Survey,
+    reconcile_directory,
+    survey_directory,
+    what_is_right,
+)
 from core.types import BlockList, Hash
 
 _log = logging.getLogger("realize.core.blobs")
@@ -111,17 +119,26 @@ class BlobStore:
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
         for first in range(256):
-            rows = {row.hash: row for row in shelf.rows.starting_with(first)}
-            found = await trio.to_thread.run_sync(
-                reconcile_directory, shelf.disk, shelf.root_fd, first, rows, doubts, limiter=self.workers
+            known = shelf.rows.files(first)
+            survey = await trio.to_thread.run_sync(
+                survey_directory, shelf.disk, shelf.root_fd, first, known, doubts, limiter=self.workers
             )
-            self._apply(found)
-            report.add(found.report)
+            if survey:
+                report.add(await self._reconcile(first, survey, doubts))
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:
             _log.info("blobs reconciled: %s", report)
         return report
+
+    async def _reconcile(self, first: int, survey: Survey, doubts: Doubts) -> ReconcileReport:
+        shelf = self._shelf
+        rows = [row for content in survey.doubtful if (row := shelf.rows.get(content)) is not None]
+        found = await trio.to_thread.run_sync(
+            reconcile_directory, shelf.disk, shelf.root_fd, first, survey, rows, doubts, limiter=self.workers
+        )
+        self._apply(found)
+        return found.report
 
     def _apply(self, found: Findings) -> None:
         shelf = self._shelf

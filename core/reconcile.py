@@ -17,19 +17,20 @@ Whole blobs in doubt are hashed again. Wrong blocks are forgotten, all of them i
 tell them. What was fetched of a blob in part counts again once its blocks were compared with the list that
 the next fetch has (`Blob.vouch`).
 
-`reconcile_directory` runs in a worker and decides; `BlobStore.start` applies the findings to the rows.
+`survey_directory` and `reconcile_directory` run in a worker and decide; `BlobStore.start` applies the
+findings to the rows.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from core.blobcheck import hash_file, matching_blocks
 from core.blobdisk import Disk, FileFacts
-from core.blobrows import Area, BlobRow
+from core.blobrows import Area, BlobRow, KnownFile
 from core.byteranges import ByteRanges
 from core.errors import StoreError
 from core.types import HASH_BYTES, BlockList, Hash
@@ -44,7 +45,8 @@ class ReconcileReport:
     Attributes:
         lost: Contents of which something recorded is gone.
         damaged: Contents that were whole and whose bytes are others now, in part or all of them.
-        missing: Contents that were whole and whose file is gone.
+        missing: Contents that were whole and whose file is gone though the store was closed in order: after
+            a kill that may be an eviction which was under way.
     """
 
     adopted: int = 0
@@ -106,23 +108,65 @@ class Findings:
     """Blobs whose bytes are not those of their hash, and the list of the blocks that are there."""
 
 
-def reconcile_directory(
-    disk: Disk, root_fd: int, first: int, rows: Mapping[Hash, BlobRow], doubts: Doubts
-) -> Findings:
-    """Compare the directory of hashes that begin with byte ``first`` with its rows; worker thread.
+@dataclass(slots=True)
+class Survey:
+    """What a look at one directory gave: contents whose rows are needed, files without rows, other names."""
+
+    doubtful: list[Hash] = field(default_factory=list)
+    orphans: list[Hash] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Say whether anything has to be done."""
+        return bool(self.doubtful or self.orphans or self.foreign)
+
+
+def survey_directory(
+    disk: Disk, root_fd: int, first: int, known: Mapping[Hash, KnownFile], doubts: Doubts
+) -> Survey:
+    """Look which files of hashes that begin with byte ``first`` are those of their rows; worker thread.
 
     Raises:
         StoreError: the directory cannot be read.
     """
-    run = _Directory(disk, root_fd, first, doubts)
-    names = run.names()
-    for content, row in rows.items():
-        if content not in names:
-            run.lose(row)
+    prefix, flushed, clean = f"{first:02x}", doubts.flushed, doubts.clean
+    survey = Survey()
+    names = disk.look(root_fd, prefix)
+    for content, row in known.items():
+        facts = names.pop(content.hex(), None)
+        if (
+            facts is None
+            or row.ctime_ns != facts.ctime_ns
+            or row.size != facts.size
+            or row.epoch > flushed
+            or not facts.regular
+            or not (clean or row.disk_bytes == facts.disk_bytes)
+        ):
+            survey.doubtful.append(content)
+    for name in names:
+        orphan = _hash_of(name)
+        if orphan is not None and name.startswith(prefix):
+            survey.orphans.append(orphan)
         else:
-            run.check(row)
-    for content in names - rows.keys():
+            survey.foreign.append(name)
+    return survey
+
+
+def reconcile_directory(
+    disk: Disk, root_fd: int, first: int, survey: Survey, rows: Iterable[BlobRow], doubts: Doubts
+) -> Findings:
+    """Look closer at what a survey found, whose rows are ``rows``; worker thread.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
+    run = _Directory(disk, root_fd, first, doubts)
+    for row in rows:
+        run.check(row)
+    for content in survey.orphans:
         run.adopt(content)
+    for name in survey.foreign:
+        run.remove_foreign(name)
     return run.findings
 
 
@@ -135,15 +179,8 @@ class _Directory:
     def _path(self, content: Hash) -> str:
         return f"{self._prefix}/{content.hex()}"
 
-    def names(self) -> set[Hash]:
-        found: set[Hash] = set()
-        for name in self._disk.names(self._root_fd, self._prefix):
-            content = _hash_of(name)
-            if content is not None and name.startswith(self._prefix):
-                found.add(content)
-            else:
-                self._remove(f"{self._prefix}/{name}")
-        return found
+    def remove_foreign(self, name: str) -> None:
+        self._remove(f"{self._prefix}/{name}")
 
     def _remove(self, path: str) -> None:
         try:
@@ -157,7 +194,7 @@ class _Directory:
         self.findings.gone.append(row.hash)
         if row.ranges or row.verified:
             self.findings.report.lost.append(row.hash)
-        if row.verified:
+        if row.verified and self._doubts.clean:
             self.findings.report.missing.append(row.hash)
 
     def adopt(self, content: Hash) -> None:
@@ -181,15 +218,18 @@ class _Directory:
 
     def check(self, row: BlobRow) -> None:
         path = self._path(row.hash)
-        facts = self._disk.facts_at(self._root_fd, path)
+        try:
+            facts = self._disk.facts_at(self._root_fd, path)
+        except FileNotFoundError:
+            self.lose(row)
+            return
         if not facts.regular:
             self.lose(row)
             self._remove(path)
             return
         flushed = row.epoch <= self._doubts.flushed
         if flushed and facts.size == row.size and facts.ctime_ns == row.ctime_ns:
-            if not self._doubts.clean and facts.disk_bytes != row.disk_bytes:
-                self.findings.changed.append(replace(row, disk_bytes=facts.disk_bytes))
+            self.findings.changed.append(replace(row, disk_bytes=facts.disk_bytes))
             return
         if facts.size != row.size:
             self._resize(path, row.size)

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from core import db
-from core.blobrows import BlobRows
+from core.blobrows import BlobRow, BlobRows
 from core.blobs import BlobStore
 from core.config import DiskUsage
 from core.types import Hash
@@ -64,6 +64,11 @@ class Bench:
 
     def rows(self) -> BlobRows:
         return BlobRows(self.conn)
+
+    def all_rows(self) -> list[BlobRow]:
+        rows = self.rows()
+        found = [rows.get(content) for first in range(256) for content in rows.files(first)]
+        return [row for row in found if row is not None]
 
 
 def read(store: BlobStore, content: Hash) -> bytes:
