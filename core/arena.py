@@ -41,7 +41,7 @@ from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
-from core.paths import join
+from core.paths import display, join
 from core.placing import Identity
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
@@ -53,6 +53,7 @@ _log = logging.getLogger("realize.core.arena")
 
 _TELL_BYTES = 1024 * 1024
 _TELL_S = 0.5
+_TELL_PATHS = 5
 
 
 class Arena:
@@ -257,10 +258,33 @@ class Arena:
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
         unrealizer.carry_on(self)
-        await self.blobs.start()
+        found = await self.blobs.start()
+        self._tell_damage([*found.damaged, *found.missing])
         await self._adopt_leftovers()
         await self._forget_lost_blobs()
         self.release_unwanted()
+
+    def _tell_damage(self, contents: Sequence[Hash]) -> None:
+        """Say which cached contents somebody changed or removed while this was not running."""
+        if not contents:
+            return
+        paths: list[str] = []
+        for content in contents:
+            nodes: list[Any] = self._conn.execute(
+                "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL", (content,)
+            ).fetchall()
+            text = ", ".join(display(self.cache.tree.path(node)) for (node,) in nodes)
+            last = "" if self._may_evict(content) else " (no other peer is known to hold it)"
+            paths.append(f"{text or content.hex()[:16]}{last}")
+        more = f" and {len(paths) - _TELL_PATHS} more" if len(paths) > _TELL_PATHS else ""
+        text = (
+            f"{len(paths)} cached contents were changed or removed in {self.config.workdir / 'blobs'}"
+            f" while Realize was not running: {', '.join(paths[:_TELL_PATHS])}{more};"
+            " they are fetched again when needed"
+        )
+        hint = f"realize verify {self.name}"
+        _log.warning("%s: %s; %s", self.name, text, hint)
+        self.warn(text, hint)
 
     async def _adopt_leftovers(self) -> None:
         """Take replaced files that a crash left in the work directory into the trash."""
