@@ -36,7 +36,7 @@ from core.events import (
 )
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
-from core.inodes import ArenaInodes, allocate_range
+from core.inodes import ArenaInodes, allocate_range, ranges_of, restore_ranges
 from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
@@ -88,8 +88,11 @@ class Arena:
         self.lock = DirectoryLock(config.workdir / "lock")
         self.db_path = config.workdir / "arena.db"
         self._conn = db.open_arena(self.db_path)
+        restore_ranges(global_conn, config.name, ranges_of(self._conn))
         inodes = ArenaInodes(self._conn, lambda end: allocate_range(global_conn, config.name, end))
-        self.cache = ArenaCache(config.name, self._conn, inodes, self_key, config.mark)
+        self.cache = ArenaCache(
+            config.name, self._conn, inodes, self_key, config.mark, lambda: now_ns() // 1_000_000
+        )
         with self.cache.write():
             self.cache.tree.set_root_real(config.datadir is not None)
         self.local = LocalEntries(self.cache)
