@@ -21,6 +21,7 @@ from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.renames import Renamer
 from core.trashrows import Reason
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
+from core.versions import RECORD_BYTES
 
 _EVENTS_PER_BATCH = 100
 """LIMIT: changes of single files that are worth an event each."""
@@ -334,7 +335,8 @@ class LocalEntries:
                 self._set_hash(row[0], parent, row[1], row[2], result)
                 if row[1] is None:
                     before = self._befores.pop(row[0], b"")
-                    new = not before and row[3] == cache.first_vector()
+                    # One record: nobody else ever changed it, nor, as far as is known, did this host.
+                    new = not before and len(row[3]) == RECORD_BYTES
                     told.setdefault("added" if new else "replaced", []).append(
                         (result.path, result.hash, before)
                     )
