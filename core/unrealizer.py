@@ -214,7 +214,6 @@ class Unrealizer:
                     paths=tuple(job.path for job, _ in taken),
                     contents=tuple(job.content for job, _ in taken),
                     befores=tuple(job.content for job, _ in taken),
-                    befores=tuple(job.content for job, _ in taken),
                     cause="mark",
                 )
             )
