@@ -45,6 +45,7 @@ from core.placing import Identity
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
+from core.trouble import Trouble
 from core.types import Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
@@ -79,6 +80,8 @@ class Arena:
         self._now_ns = now_ns
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
+        self.trouble = Trouble(self._trouble_changed)
+        """Whether anything can be recorded."""
         self.looked_at = trio.Event()
         """Set once it is known whether the datadir is in its place; nothing is put there before."""
         self._make_directories()
@@ -164,11 +167,34 @@ class Arena:
                 text = f"{files} files would be deleted everywhere; nothing is until you confirm"
                 self.warn(text, f"if you deleted them: realize arena confirm-deletes {self.name}")
 
-        return IndexCalls(progress, offline, online, held, self.warn)
+        async def unwritable(error: BaseException) -> None:
+            self.trouble.found(error)
+            await self.trouble.wait()
+
+        return IndexCalls(progress, offline, online, held, self.warn, unwritable)
 
     def warn(self, text: str, hint: str) -> None:
         """Tell the user of something that needs attention."""
         self.events.emit(Warned(arena=self.name, text=text, hint=hint))
+
+    def _trouble_changed(self, error: StoreError | None) -> None:
+        if error is None:
+            _log.info("%s: what is done can be recorded again", self.name)
+            return
+        _log.warning("%s: nothing can be recorded, so nothing is done: %s", self.name, self.trouble.reason)
+        self.warn(f"nothing can be recorded, so nothing is done: {error}", error.hint)
+
+    async def keep(self) -> None:
+        """Flush, and make room where others fill the disk; every few seconds."""
+        try:
+            await self.blobs.flush()
+            if self.trouble.reason:
+                self.blobs.try_to_write()
+        except StoreError as error:
+            self.trouble.found(error)
+            return
+        self.trouble.over()
+        await self.relieve()
 
     @property
     def fetcher(self) -> Fetcher:
@@ -444,7 +470,12 @@ class Arena:
 
     async def aclose(self) -> None:
         """Flush and close; the lock is released last."""
-        await self.blobs.aclose()
-        db.close(self._conn)
-        self.audit.close()
-        self.lock.release()
+        try:
+            await self.blobs.aclose()
+            db.close(self._conn)
+        except StoreError as error:
+            # A full disk: what is recorded is safe, the rest is looked at again at the next start.
+            _log.warning("%s: the last things done were not recorded: %s", self.name, error)
+        finally:
+            self.audit.close()
+            self.lock.release()

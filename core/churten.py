@@ -17,7 +17,7 @@ import trio
 from core.api import ArenaPath, HashingRow, JobRow, Jobs
 from core.blobrows import Area
 from core.choice import LOCAL_PEER
-from core.errors import NetError, NoHolderError, RealizeError
+from core.errors import NetError, NoHolderError, RealizeError, StoreError
 from core.events import ChurtenChanged, EventBus, JobAction
 from core.jobs import Job, JobBoard
 from core.paths import join
@@ -101,7 +101,10 @@ class Churten:
     def links_changed(self) -> None:
         """Try again what waited for a peer."""
         for runner in self._runners.values():
-            runner.queue.retry(reason=NO_HOLDER)
+            try:
+                runner.queue.retry(reason=NO_HOLDER)
+            except StoreError as error:
+                runner.arena.trouble.found(error)  # tried again when that is over
             runner.wake()
 
     def retry(self, arena: str, node: int | None) -> None:
@@ -176,8 +179,17 @@ class _ArenaRunner:
         self._wake.set()
 
     async def run(self) -> None:
-        self.active.clear()
+        """Run for ever; while nothing can be recorded, nothing is done either."""
         await self.arena.looked_at.wait()
+        while True:
+            await self.arena.trouble.wait()
+            try:
+                await self._run()
+            except* StoreError as group:
+                self.arena.trouble.found(group)
+
+    async def _run(self) -> None:
+        self.active.clear()
         async with trio.open_nursery() as nursery:
             while True:
                 # What comes up while the queue is gone through from here on ends the wait after it.
@@ -460,7 +472,7 @@ class _ArenaRunner:
                     rate=0.0,
                     eta_s=None,
                     peers=(),
-                    reason=reason,
+                    reason=self.arena.trouble.reason or reason,
                     retry_s=retry_s,
                 )
             )

@@ -117,8 +117,12 @@ class Engine:
             counter.close()
         for arena in self.arenas.values():
             await arena.aclose()
-        db.close(self.conn)
-        self._global_lock.release()
+        try:
+            db.close(self.conn)
+        except StoreError as error:
+            _log.warning("the last things done were not recorded: %s", error)
+        finally:
+            self._global_lock.release()
 
     async def _maintain(self) -> None:
         """Flush and trim now and then."""
@@ -126,11 +130,16 @@ class Engine:
         while True:
             await trio.sleep(_FLUSH_S)
             for arena in self.arenas.values():
-                await arena.blobs.flush()
-                await arena.relieve()
+                troubled = bool(arena.trouble.reason)
+                await arena.keep()
+                if troubled and not arena.trouble.reason:
+                    self._links_changed()  # those who wait for a peer may have missed one
             if trio.current_time() - trimmed >= _TRIM_S:
                 trimmed = trio.current_time()
-                self._trim()
+                try:
+                    self._trim()
+                except StoreError as error:
+                    _log.info("the history is not trimmed: %s", error)
 
     def _trim(self) -> None:
         for arena in self.arenas.values():
