@@ -331,10 +331,11 @@ class BlobStore:
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
         try:
-            blob.settle_file()
             if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
                 with trio.CancelScope(shield=True):
                     await self._shelf.remove([blob.hash])  # nothing of it ever came
+            else:
+                blob.settle_file()
         except StoreError as error:
             _log.info("blob %s is looked at again at the next start: %s", blob.hash.hex(), error)
         finally:
