@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from core import db
+from core import db, unrealizer
 from core.announcer import Announcer
 from core.api import HashingRow
 from core.audit import AuditLog
@@ -36,7 +36,8 @@ from core.events import (
 )
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
-from core.inodes import ArenaInodes, allocate_range
+from core.inodes import ArenaInodes, allocate_range, ranges_of, restore_ranges
+from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
@@ -46,7 +47,7 @@ from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
 from core.trouble import Trouble
-from core.types import Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
 _log = logging.getLogger("realize.core.arena")
@@ -78,6 +79,8 @@ class Arena:
         self.datadir = config.datadir
         self.events = events
         self._now_ns = now_ns
+        self.peer_names: Mapping[PeerKey, str] = {}
+        """Names of the configured peers, for events; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
         self.trouble = Trouble(self._trouble_changed)
@@ -88,8 +91,11 @@ class Arena:
         self.lock = DirectoryLock(config.workdir / "lock")
         self.db_path = config.workdir / "arena.db"
         self._conn = db.open_arena(self.db_path)
+        restore_ranges(global_conn, config.name, ranges_of(self._conn))
         inodes = ArenaInodes(self._conn, lambda end: allocate_range(global_conn, config.name, end))
-        self.cache = ArenaCache(config.name, self._conn, inodes, self_key, config.mark)
+        self.cache = ArenaCache(
+            config.name, self._conn, inodes, self_key, config.mark, lambda: now_ns() // 1_000_000
+        )
         with self.cache.write():
             self.cache.tree.set_root_real(config.datadir is not None)
         self.local = LocalEntries(self.cache)
@@ -112,8 +118,10 @@ class Arena:
         self._over_quota = False
         self._quota_changed = trio.Event()
         self.blobs.quota.on_use = lambda: self._quota_changed.set()
-        self.giving_up: set[Hash] = set()
-        """Contents that may go at any moment: peers are told that they are not held here."""
+        self.giving_up = GivingUp()
+        self.lender = Lender(self, self_key)
+        self.in_transit: dict[Hash, Path] = {}
+        """Where contents are for the moment that they are neither in the datadir nor in the blob store."""
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -167,11 +175,14 @@ class Arena:
                 text = f"{files} files would be deleted everywhere; nothing is until you confirm"
                 self.warn(text, f"if you deleted them: realize arena confirm-deletes {self.name}")
 
+        async def prepare() -> None:
+            await unrealizer.restore(self)
+
         async def unwritable(error: BaseException) -> None:
             self.trouble.found(error)
             await self.trouble.wait()
 
-        return IndexCalls(progress, offline, online, held, self.warn, unwritable)
+        return IndexCalls(progress, offline, online, held, self.warn, prepare, unwritable)
 
     def warn(self, text: str, hint: str) -> None:
         """Tell the user of something that needs attention."""
@@ -195,6 +206,11 @@ class Arena:
             return
         self.trouble.over()
         await self.relieve()
+
+    @property
+    def copies_elsewhere(self) -> int:
+        """How many peers have to hold a version durably before this host gives its durable copy up."""
+        return max(1, self.config.min_copies)
 
     @property
     def fetcher(self) -> Fetcher:
@@ -251,19 +267,26 @@ class Arena:
                 self._tell_cached(cached)
 
     def _tell_cached(self, cached: Sequence[CachedNode]) -> None:
-        directory = self.cache.tree.directory_path
-        self.cache.emit(
-            FilesChanged(
-                arena=self.name,
-                what="available",
-                paths=tuple(join(directory(item.parent), item.name) for item in cached),
-                contents=tuple(item.hash for item in cached),
-                cause="mark" if self.cache.marks.all_explicit() or self.config.mark != "watch" else "user",
+        """Tell what is cached now: because it is marked, or because somebody read it or asked for it."""
+        directory, marks = self.cache.tree.directory_path, self.cache.marks
+        by_cause: dict[str, list[CachedNode]] = {}
+        for item in cached:
+            marked = marks.effective(item.node, item.parent) is not Mark.WATCH
+            by_cause.setdefault("mark" if marked else "user", []).append(item)
+        for cause, items in by_cause.items():
+            self.cache.emit(
+                FilesChanged(
+                    arena=self.name,
+                    what="available",
+                    paths=tuple(join(directory(item.parent), item.name) for item in items),
+                    contents=tuple(item.hash for item in items),
+                    cause=cause,
+                )
             )
-        )
 
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
+        unrealizer.carry_on(self)
         found = await self.blobs.start()
         self._tell_damage([*found.damaged, *found.missing])
         await self._adopt_leftovers()
@@ -337,9 +360,11 @@ class Arena:
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""
+        # One pass over the table; the `+` keeps SQLite from the index of hashes, by which it is a search for
+        # each real file as well: 5 s of the start with a million of them instead of 0.1.
         rows: list[Any] = self._conn.execute(
             "SELECT DISTINCT e.hash FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0"
-            " AND e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
+            " AND +e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:
@@ -350,28 +375,33 @@ class Arena:
         await trio.lowlevel.checkpoint()
 
     def _may_evict(self, content: Hash) -> bool:
-        """Say whether a blob may be given up: never what no other peer is known to hold."""
+        """Say whether a blob may be evicted: never where no other peer said that it holds it durably.
+
+        That peer need not be asked: if it has given its copy up since, another confirmed one (`core.leases`).
+        What peers merely have in their caches proves nothing: they may be evicting it at this moment.
+        """
         row: Any = self._conn.execute(
             "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
             " AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0 AND o.hash = e.hash"
-            " AND o.holding IN (1, 2)) LIMIT 1",
+            " AND o.holding IN (1, 4)) LIMIT 1",
             (content, int(Holding.CACHED)),
         ).fetchone()
         return row is None
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
         with self.cache.write():
-            self.cache.trash.forget(content for content, _ in victims)
             for content, freed in victims:
+                reason = "room was needed for other content"
+                for path in self.cache.trash.paths_of(content):
+                    self._tell_evicted(path, content, freed, f"{reason}; it was in the trash")
                 for node in self.cache.drop_cached(content):
-                    self.cache.emit(
-                        Evicted(
-                            arena=self.name,
-                            path=self.cache.tree.path(node),
-                            bytes_freed=freed,
-                            reason="room was needed for other content",
-                        )
-                    )
+                    self._tell_evicted(self.cache.tree.path(node), content, freed, reason)
+            self.cache.trash.forget(content for content, _ in victims)
+
+    def _tell_evicted(self, path: bytes, content: Hash, freed: int, reason: str) -> None:
+        self.cache.emit(
+            Evicted(arena=self.name, path=path, bytes_freed=freed, reason=reason, content=content)
+        )
 
     async def relieve(self) -> None:
         """Evict what is over the quota because others fill the disk; warn once if that is not enough."""
@@ -450,14 +480,16 @@ class Arena:
         )
         return Identity(*row) if row else None
 
-    def holder_keys(self, node: int, content: bytes | None) -> list[PeerKey]:
-        """Return the peers that announced a content for a node."""
+    def holder_keys(
+        self, node: int, content: bytes | None, holdings: Sequence[Holding] = HELD
+    ) -> list[PeerKey]:
+        """Return the peers that announced a content for a node, held in one of these ways."""
         rows: list[Any] = self._conn.execute(
-            "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
-            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ? AND e.holding IN (1, 2)",
+            "SELECT p.key, e.holding FROM entry e JOIN peer p ON p.id = e.peer"
+            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ?",
             (node, content),
         ).fetchall()
-        return [PeerKey(key) for (key,) in rows]
+        return [PeerKey(key) for key, holding in rows if holding in holdings]
 
     def version_keys(self, node: int, vector: Vector) -> list[PeerKey]:
         """Return the peers that announced a real file of that very version for a node."""

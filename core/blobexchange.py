@@ -6,7 +6,11 @@ directory descriptor and a name, opened safely.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -14,8 +18,20 @@ from core.blobrows import Area, BlobRow
 from core.blobshelf import Shelf, blob_name
 from core.blobspace import Space
 from core.byteranges import ByteRanges
-from core.errors import ChangedError
+from core.errors import ChangedError, StoreError
 from core.types import Hash
+
+_log = logging.getLogger("realize.core.blobs")
+
+
+class Entering(NamedTuple):
+    """A file on the way into the store: what it holds, its disk use, and where it waits."""
+
+    content: Hash
+    size: int
+    disk_bytes: int
+    path: Path
+    area: Area
 
 
 class Exchange:
@@ -53,10 +69,7 @@ class Exchange:
             shelf.quota.release(disk_bytes)
         # The rename changed the change time; what was read of the file before belongs to its hash.
         ctime_ns = shelf.disk.facts_at(shelf.root_fd, blob_name(content)).ctime_ns
-        whole = ByteRanges.whole(size)
-        self._adopted(
-            BlobRow(content, size, whole, True, area, disk_bytes, shelf.now_ns(), shelf.epoch, ctime_ns)
-        )
+        self._adopted(self._whole(content, size, disk_bytes, area, ctime_ns))
 
     def _check(self, dir_fd: int, name: bytes, size: int) -> int:
         try:
@@ -72,6 +85,42 @@ class Exchange:
         shelf.rows.put_many([row])
         shelf.epoch_used = True
         shelf.quota.settle(row.disk_bytes)
+
+    def enter(self, files: Sequence[Entering]) -> int:
+        """See `BlobStore.enter`."""
+        change = 0
+        rows = self._shelf.rows
+        for file in files:
+            known = rows.area_of(file.content)
+            area = Area.PROTECTED if known is not None and known[0] is Area.PROTECTED else file.area
+            change += file.disk_bytes - (known[1] if known is not None else 0)
+            rows.put_many([self._whole(file.content, file.size, file.disk_bytes, area)])
+        self._shelf.epoch_used = True
+        return change
+
+    def carry_in(self, files: Sequence[Entering], change: int) -> list[Hash]:
+        """See `BlobStore.carry_in`."""
+        lost: list[Hash] = []
+        times: list[tuple[Hash, int]] = []
+        shelf = self._shelf
+        shelf.quota.settle(change)
+        for file in files:
+            shelf.detach(file.content)  # what was held of it so far is replaced by the whole
+            name = blob_name(file.content)
+            try:
+                shelf.disk.rename(shelf.root_fd, os.fsencode(file.path), shelf.root_fd, name)
+                times.append((file.content, shelf.disk.facts_at(shelf.root_fd, name).ctime_ns))
+            except (OSError, StoreError) as error:
+                _log.error("%s stays in the work directory: %s", file.path, error)
+                lost.append(file.content)
+        shelf.rows.set_times(times)
+        if lost:
+            shelf.forget(lost)
+        return lost
+
+    def _whole(self, content: Hash, size: int, disk_bytes: int, area: Area, ctime_ns: int = 0) -> BlobRow:
+        shelf, whole = self._shelf, ByteRanges.whole(size)
+        return BlobRow(content, size, whole, True, area, disk_bytes, shelf.now_ns(), shelf.epoch, ctime_ns)
 
     async def take(self, content: Hash, dir_fd: int, name: bytes) -> None:
         """See `BlobStore.take_file`."""

@@ -124,6 +124,13 @@ class BlobRows:
                 (ranges.encode(), disk_bytes, content),
             )
 
+    def set_times(self, times: Iterable[tuple[Hash, int]]) -> None:
+        """Record the change times by which files are known again, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                "UPDATE blob SET ctime_ns = ? WHERE hash = ?", ((at_ns, content) for content, at_ns in times)
+            )
+
     def set_ctime(self, content: Hash, ctime_ns: int) -> None:
         """Record by which change time the file is known again: nobody writes it any more."""
         with transaction(self._conn):

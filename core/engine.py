@@ -28,8 +28,10 @@ from core.locate import nearest
 from core.locks import DirectoryLock
 from core.ports import Network, PeerLink
 from core.provider import Provider
+from core.reader import ARENA_DB
 from core.subscriptions import Subscriptions
-from core.types import Hash, Kind, PeerKey, Vector
+from core.trimming import trim
+from core.types import DURABLE, Hash, Kind, PeerKey, Vector
 
 _log = logging.getLogger("realize.core.engine")
 
@@ -60,12 +62,16 @@ class Engine:
             undo.callback(self._global_lock.release)
             self.conn = db.open_global(config.cache_db)
             undo.callback(self.conn.close)
-            self.arenas = {
-                arena.name: Arena(arena, self.conn, self_key, self.events, time.time_ns)
-                for arena in config.arenas
+            # Those with a database first: what inodes they have must be known before others get any.
+            by_age = sorted(config.arenas, key=lambda arena: not (arena.workdir / ARENA_DB).exists())
+            opened = {
+                arena.name: Arena(arena, self.conn, self_key, self.events, time.time_ns) for arena in by_age
             }
+            self.arenas = {arena.name: opened[arena.name] for arena in config.arenas}
             self._record_directories()
             undo.pop_all()
+        for each in self.arenas.values():
+            each.peer_names = {key: name for name, key in peer_keys.items()}
         self.counters = {name: ArenaCounter(arena.db_path) for name, arena in self.arenas.items()}
         self._counts: dict[str, tuple[int, ArenaCounts]] = {}
         self._counting = trio.CapacityLimiter(1)
@@ -76,6 +82,7 @@ class Engine:
             self.arenas,
             self.events,
             self.sources,
+            self.durable_holders,
             time.time_ns,
             running=self._setting("churten", "running") == "running",
             remember=lambda running: self._set_setting("churten", "running" if running else "stopped"),
@@ -106,6 +113,7 @@ class Engine:
                 nursery.start_soon(self.subscriptions.run)
                 nursery.start_soon(self.churten.run)
                 nursery.start_soon(self._maintain)
+                nursery.start_soon(self._trim)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
@@ -125,8 +133,7 @@ class Engine:
             self._global_lock.release()
 
     async def _maintain(self) -> None:
-        """Flush and trim now and then."""
-        trimmed = trio.current_time()
+        """Flush now and then, and give back what is over the quota."""
         while True:
             await trio.sleep(_FLUSH_S)
             for arena in self.arenas.values():
@@ -134,20 +141,28 @@ class Engine:
                 await arena.keep()
                 if troubled and not arena.trouble.reason:
                     self._links_changed()  # those who wait for a peer may have missed one
-            if trio.current_time() - trimmed >= _TRIM_S:
-                trimmed = trio.current_time()
-                try:
-                    self._trim()
-                except StoreError as error:
-                    _log.info("the history is not trimmed: %s", error)
 
-    def _trim(self) -> None:
+    async def _trim(self) -> None:
+        """Trim now and then."""
+        while True:
+            await trio.sleep(_TRIM_S)
+            await self.trim()
+
+    async def trim(self, now_s: int | None = None) -> None:
+        """Let go of what nobody needs any more: entries of history, tombstones, unwanted blobs.
+
+        ``now_s`` is the wall clock, for what goes by age.
+        """
+        self.subscriptions.flush_acknowledgements()
         for arena in self.arenas.values():
-            arena.release_unwanted()
             cache = arena.cache
             keys = [self.peer_keys[peer.name] for peer in self.config.peers if _sees(peer.arenas, arena.name)]
-            with cache.write():
-                cache.history.trim(min((cache.acknowledged(key) for key in keys), default=cache.history.last))
+            acknowledged = min((cache.acknowledged(key) for key in keys), default=cache.history.last)
+            try:
+                arena.release_unwanted()
+                await trim(cache, acknowledged, int(time.time()) if now_s is None else now_s)
+            except StoreError as error:
+                _log.warning("%s: history could not be trimmed: %s", arena.name, error)
 
     # -- the directories above the arenas
 
@@ -257,6 +272,15 @@ class Engine:
         if content is not None and arena.can_copy(content, arena.cache.shown(node).size, self.self_key):
             return [self._self_link]
         return self.holders(arena, node, content)
+
+    def durable_holders(self, arena: Arena, node: int, content: Hash) -> list[PeerLink]:
+        """Return the connected peers that announced a durable copy of a content for a node."""
+        links = self.subscriptions.links
+        return [
+            links[key]
+            for key in arena.holder_keys(node, content, DURABLE)
+            if key in links and arena.name in links[key].arenas
+        ]
 
     def holders_of_version(self, arena: Arena, node: int, vector: Vector) -> list[PeerLink]:
         """Return the connected peers that announced that very version of a node, hashed or not."""

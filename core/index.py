@@ -51,13 +51,19 @@ async def _at_once(_: BaseException) -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def _nothing_first() -> None:
+    """Do nothing before a datadir is looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexCalls:
     """What an index tells; called in the engine thread, quick, never raising.
 
     ``progress``: of scan and hashing. ``offline(reason)``, ``online()``. ``held(files)``: deletions
-    wait for confirmation, 0 when they no longer do. ``warned(text, hint)``. ``unwritable(error)``: the store
-    cannot be written; returns when it is worth trying again.
+    wait for confirmation, 0 when they no longer do. ``warned(text, hint)``.
+
+    ``prepare`` is waited for before the datadir, which is in its place, is scanned.
+    ``unwritable(error)``: the store cannot be written; returns when it is worth trying again.
     """
 
     progress: Callable[[HashingRow], None] = _nothing
@@ -65,6 +71,7 @@ class IndexCalls:
     online: Callable[[], None] = _nothing
     held: Callable[[int], None] = _nothing
     warned: Callable[[str, str], None] = _nothing
+    prepare: Callable[[], Awaitable[None]] = _nothing_first
     unwritable: Callable[[BaseException], Awaitable[None]] = _at_once
 
 
@@ -169,6 +176,9 @@ class Index:
         """Follow the datadir for ever, on- and offline."""
         while True:
             presence = await self._look(list_it=True)
+            if not presence.reason:
+                await self._calls.prepare()
+                presence = await self._look(list_it=True)
             reason = presence.reason or self._reason_if_empty(presence)
             if reason:
                 self._go_offline(reason, emptied=not presence.reason)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from core.blobdisk import DiskSpace
 from core.config import DiskUsage, Share
+from core.units import human_bytes
 
 HEADROOM_BYTES = 16 * 1024 * 1024
 """LIMIT: left free where no `leave` is set: databases and their logs need it."""
@@ -81,13 +82,12 @@ class Quota:
         """Say why ``count`` bytes cannot be reserved."""
         limit = self.max_bytes
         if limit is not None and self.used_bytes + self.reserved_bytes + count > limit:
-            return (
-                f"the cache may use {limit} bytes, {self.used_bytes + self.reserved_bytes} are in use"
-                f" and {count} more are needed"
-            )
+            most, used = human_bytes(limit), human_bytes(self.used_bytes + self.reserved_bytes)
+            return f"it may use {most}, {used} are in use and {human_bytes(count)} more are needed"
         space = self._space()
         keeps = "the databases need" if self._usage.leave is None else "`leave` keeps"
-        return f"{space.free_bytes} bytes are free on the disk, of which {keeps} {self._floor(space)}"
+        free, floor = human_bytes(space.free_bytes), human_bytes(self._floor(space))
+        return f"{free} are free on the disk, of which {keeps} {floor}"
 
     def reserve(self, count: int) -> None:
         """Take ``count`` bytes that `shortage` says are there."""

@@ -48,7 +48,11 @@ async def test_a_content_comes_whole_verified_with_its_block_list(bench: FetchBe
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("data", [b"", b"x", os.urandom(BLOCK), os.urandom(BLOCK + 1), SHORT])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", os.urandom(BLOCK), os.urandom(BLOCK + 1), SHORT],
+    ids=["empty", "one byte", "a block", "a block and a byte", "several blocks"],
+)
 async def test_any_size(bench: FetchBench, data: bytes) -> None:
     async with bench.fetching() as fetcher:
         await fetcher.download(hash_of(data), len(data), [peer("a", data)])
