@@ -117,7 +117,8 @@ CHAIN = (
 MARK = (
     "WITH RECURSIVE up (depth, id, parent) AS (SELECT 0, id, parent FROM node WHERE id = ?"
     " UNION ALL SELECT depth + 1, node.id, node.parent FROM up JOIN node ON node.id = up.parent)"
-    " SELECT mark.mark, up.id FROM up JOIN mark ON mark.node = up.id ORDER BY depth LIMIT 1"
+    # CROSS: of few marks the planner would make the outer loop, and an index of all parents for it.
+    " SELECT mark.mark, up.id FROM up CROSS JOIN mark ON mark.node = up.id ORDER BY depth LIMIT 1"
 )
 EXPLICIT = "SELECT mark FROM mark WHERE node = ?"
 ENTRIES = (

@@ -47,6 +47,7 @@ _log = logging.getLogger("realize.core.blobs")
 __all__ = ["BlobStore", "blob_name"]
 
 _CLEAN = "blob_clean"
+_TRIED = "blob_tried"
 
 
 def _anything(_: Hash) -> bool:
@@ -173,14 +174,24 @@ class BlobStore:
 
     async def aclose(self) -> None:
         """Flush and close; open blobs are recorded, their descriptors closed."""
-        with trio.CancelScope(shield=True):
-            for blob in list(self._shelf.open_blobs.values()):
-                blob.users = 1
-                await self.release(blob)
-            await self.flush()
-            self._shelf.write_counts()
-            self._shelf.rows.set_meta(_CLEAN, 1)
-        os.close(self._shelf.root_fd)
+        try:
+            with trio.CancelScope(shield=True):
+                for blob in list(self._shelf.open_blobs.values()):
+                    blob.users = 1
+                    await self.release(blob)
+                await self.flush()
+                self._shelf.write_counts()
+                self._shelf.rows.set_meta(_CLEAN, 1)
+        finally:
+            os.close(self._shelf.root_fd)
+
+    def try_to_write(self) -> None:
+        """Write a row of no meaning.
+
+        Raises:
+            StoreError: nothing can be recorded.
+        """
+        self._shelf.rows.set_meta(_TRIED, self._shelf.now_ns())
 
     # Looking
 
@@ -312,7 +323,7 @@ class BlobStore:
     async def release(self, blob: Blob) -> None:
         """Give an opened blob back; the last one out records its ranges and closes the file.
 
-        Shielded from cancellation. A failed flush is logged: its ranges are fetched again.
+        Shielded from cancellation. What cannot be written is logged: it is fetched or checked again.
         """
         with trio.CancelScope(shield=True):
             # RACE: others may open it, write and leave while this flushes; it stays counted till then.
@@ -320,18 +331,24 @@ class BlobStore:
                 try:
                     await blob.record()
                 except StoreError as error:
-                    _log.warning("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+                    _log.info("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+                    break
         blob.users -= 1
         if blob.users:
             return
         blob.release_charge()
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
-        blob.settle_file()
-        os.close(blob.fd)
-        if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
-            with trio.CancelScope(shield=True):
-                await self._shelf.remove([blob.hash])  # nothing of it ever came
+        try:
+            if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
+                with trio.CancelScope(shield=True):
+                    await self._shelf.remove([blob.hash])  # nothing of it ever came
+            else:
+                blob.settle_file()
+        except StoreError as error:
+            _log.info("blob %s is looked at again at the next start: %s", blob.hash.hex(), error)
+        finally:
+            os.close(blob.fd)
 
     # Completing
 
