@@ -71,11 +71,14 @@ def two_peers(
     """Give a household of two that know each other and are not started: the source, the reader.
 
     ``directory``: where to make the household's own directory; the usual place for temporary ones by default.
-    The options are further keys of the arena's table of each.
+    The options are further keys of the arena's table of each. The source owns its files, unless told otherwise:
+    under watch it would give up its real ones as soon as the reader keeps them.
     """
     where = Path(tempfile.mkdtemp(prefix="rz-", dir=directory))
     with Household(where) as household:
-        source = household.add(PeerPlan("source", [ArenaPlan(ARENA, options=source_options or {})]))
+        source = household.add(
+            PeerPlan("source", [ArenaPlan(ARENA, options=source_options or {"mark": "own"})])
+        )
         reader = household.add(PeerPlan("reader", [ArenaPlan(ARENA, options=reader_options or {})]))
         household.introduce_all()
         yield household, source, reader
