@@ -70,8 +70,8 @@ def two_peers(
 ) -> Iterator[tuple[Household, Peer, Peer]]:
     """Give a household of two that know each other and are not started: the source, the reader.
 
-    ``directory``: where to make the household's own directory; the usual place for temporary ones by default.
-    The options are further keys of the arena's table of each. The source owns its files, unless told otherwise:
+    ``directory``: where to make the household's own directory; else where temporary ones are.
+    The options are further keys of the arena's table of each. The source owns its files by default:
     under watch it would give up its real ones as soon as the reader keeps them.
     """
     where = Path(tempfile.mkdtemp(prefix="rz-", dir=directory))
