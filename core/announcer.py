@@ -29,7 +29,7 @@ _HOLDING = (
 """`Holding` as peers hear it: what is cached and out of reach of eviction is `Holding.KEPT`."""
 
 _RENAMES = 100
-"""LIMIT: renamed paths in a batch: each is two entries, and what the receiver has moves: 0.4 ms of work there."""
+"""LIMIT: renamed paths in a batch: two entries each, and the receiver moves what it has: 0.4 ms of work."""
 
 
 class Announcer:
