@@ -404,8 +404,8 @@ class ArenaCache:
             return
         row = self.conn.execute("SELECT kind FROM node WHERE id = ?", (parent,)).fetchone()
         if row is not None and (row[0] == Kind.NONE) == appeared:
-            if not appeared and row[0] != Kind.DIR:
-                return
+            if not appeared and (row[0] != Kind.DIR or self._has_visible_child(parent)):
+                return  # what is in it, or its own entries, keep it as it is
             self.refresh_implicit(parent, appeared=appeared)
 
     def refresh_implicit(self, node: int, *, appeared: bool) -> None:
@@ -421,8 +421,9 @@ class ArenaCache:
         self.note_change(node, parent, name, Kind.NONE, Kind.DIR)
 
     def _has_visible_child(self, node: int) -> bool:
+        # From the end: where everything in a directory goes, the first names go first.
         row = self.conn.execute(
-            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 LIMIT 1", (node,)
+            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 ORDER BY name DESC LIMIT 1", (node,)
         ).fetchone()
         return row is not None
 
