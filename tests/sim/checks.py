@@ -107,8 +107,9 @@ def _datadir_differs(host: Host) -> Iterator[str]:
 
 def _marks_unsatisfied(host: Host) -> Iterator[str]:
     cache = host.arena.cache
+    obstacles = cache.files_in_the_way()
     for node in nodes(host):
-        if node.flags & Flag.CONFLICT:
+        if node.flags & Flag.CONFLICT or not obstacles.isdisjoint(cache.tree.ancestors(node.id)):
             continue
         mark = cache.marks.effective(node.id, node.parent)
         if mark is Mark.OWN and host.datadir is not None:
