@@ -36,12 +36,12 @@ from core.events import (
 )
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
-from core.inodes import ArenaInodes, allocate_range
+from core.inodes import ArenaInodes, allocate_range, ranges_of, restore_ranges
 from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
-from core.paths import join
+from core.paths import display, join
 from core.placing import Identity
 from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
@@ -54,6 +54,7 @@ _log = logging.getLogger("realize.core.arena")
 
 _TELL_BYTES = 1024 * 1024
 _TELL_S = 0.5
+_TELL_PATHS = 5
 
 
 class Arena:
@@ -88,8 +89,11 @@ class Arena:
         self.lock = DirectoryLock(config.workdir / "lock")
         self.db_path = config.workdir / "arena.db"
         self._conn = db.open_arena(self.db_path)
+        restore_ranges(global_conn, config.name, ranges_of(self._conn))
         inodes = ArenaInodes(self._conn, lambda end: allocate_range(global_conn, config.name, end))
-        self.cache = ArenaCache(config.name, self._conn, inodes, self_key, config.mark)
+        self.cache = ArenaCache(
+            config.name, self._conn, inodes, self_key, config.mark, lambda: now_ns() // 1_000_000
+        )
         with self.cache.write():
             self.cache.tree.set_root_real(config.datadir is not None)
         self.local = LocalEntries(self.cache)
@@ -261,10 +265,33 @@ class Arena:
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
         unrealizer.carry_on(self)
-        await self.blobs.start()
+        found = await self.blobs.start()
+        self._tell_damage([*found.damaged, *found.missing])
         await self._adopt_leftovers()
         await self._forget_lost_blobs()
         self.release_unwanted()
+
+    def _tell_damage(self, contents: Sequence[Hash]) -> None:
+        """Say which cached contents somebody changed or removed while this was not running."""
+        if not contents:
+            return
+        paths: list[str] = []
+        for content in contents:
+            nodes: list[Any] = self._conn.execute(
+                "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL", (content,)
+            ).fetchall()
+            text = ", ".join(display(self.cache.tree.path(node)) for (node,) in nodes)
+            last = "" if self._may_evict(content) else " (no other peer is known to hold it)"
+            paths.append(f"{text or content.hex()[:16]}{last}")
+        more = f" and {len(paths) - _TELL_PATHS} more" if len(paths) > _TELL_PATHS else ""
+        text = (
+            f"{len(paths)} cached contents were changed or removed in {self.config.workdir / 'blobs'}"
+            f" while Realize was not running: {', '.join(paths[:_TELL_PATHS])}{more};"
+            " they are fetched again when needed"
+        )
+        hint = f"realize verify {self.name}"
+        _log.warning("%s: %s; %s", self.name, text, hint)
+        self.warn(text, hint)
 
     async def _adopt_leftovers(self) -> None:
         """Take replaced files that a crash left in the work directory into the trash."""
@@ -311,9 +338,11 @@ class Arena:
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""
+        # One pass over the table; the `+` keeps SQLite from the index of hashes, by which it is a search for
+        # each real file as well: 5 s of the start with a million of them instead of 0.1.
         rows: list[Any] = self._conn.execute(
             "SELECT DISTINCT e.hash FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0"
-            " AND e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
+            " AND +e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:

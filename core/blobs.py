@@ -31,7 +31,15 @@ from core.config import DiskUsage
 from core.db import Connection, transaction
 from core.errors import ChangedError, CorruptError, StoreError
 from core.quota import SLACK_BYTES, Quota
-from core.reconcile import Doubts, Findings, ReconcileReport, reconcile_directory
+from core.reconcile import (
+    Doubts,
+    Findings,
+    ReconcileReport,
+    Survey,
+    reconcile_directory,
+    survey_directory,
+    what_is_right,
+)
 from core.types import BlockList, Hash
 
 _log = logging.getLogger("realize.core.blobs")
@@ -111,22 +119,39 @@ class BlobStore:
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
         for first in range(256):
-            rows = {row.hash: row for row in shelf.rows.starting_with(first)}
-            found = await trio.to_thread.run_sync(
-                reconcile_directory, shelf.disk, shelf.root_fd, first, rows, doubts, limiter=self.workers
+            known = shelf.rows.files(first)
+            survey = await trio.to_thread.run_sync(
+                survey_directory, shelf.disk, shelf.root_fd, first, known, doubts, limiter=self.workers
             )
-            self._apply(found)
-            report.add(found.report)
+            if survey:
+                report.add(await self._reconcile(first, survey, doubts))
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:
             _log.info("blobs reconciled: %s", report)
         return report
 
+    async def _reconcile(self, first: int, survey: Survey, doubts: Doubts) -> ReconcileReport:
+        shelf = self._shelf
+        rows = [row for content in survey.doubtful if (row := shelf.rows.get(content)) is not None]
+        found = await trio.to_thread.run_sync(
+            reconcile_directory, shelf.disk, shelf.root_fd, first, survey, rows, doubts, limiter=self.workers
+        )
+        self._apply(found)
+        return found.report
+
     def _apply(self, found: Findings) -> None:
-        with transaction(self._shelf.conn):
-            self._shelf.rows.put_many(found.changed)
-            self._shelf.rows.delete_many(found.gone)
+        shelf = self._shelf
+        for row, blocks in found.wrong:
+            left = what_is_right(row, blocks, self.block_lists.get(row.hash))
+            if left is not None:
+                found.changed.append(left)
+            else:
+                shelf.disk.unlink(shelf.root_fd, blob_name(row.hash))
+                found.gone.append(row.hash)
+        with transaction(shelf.conn):
+            shelf.rows.put_many(found.changed)
+            shelf.rows.delete_many(found.gone)
             self.block_lists.put_many(found.lists)
 
     async def flush(self) -> None:
@@ -302,8 +327,9 @@ class BlobStore:
         blob.release_charge()
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
+        blob.settle_file()
         os.close(blob.fd)
-        if not blob.ranges and blob.size and not blob.removed:
+        if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
             with trio.CancelScope(shield=True):
                 await self._shelf.remove([blob.hash])  # nothing of it ever came
 

@@ -101,7 +101,7 @@ async def _evict(engine: Engine, arena: Arena, wanted: dict[int, Hash]) -> Async
         )
         sure = arena.giving_up.decide([node for node, count in confirmed.items() if count])
         for node, content in wanted.items():
-            # RACE: what became cached by it meanwhile was not asked about; what is not any more is in the trash.
+            # RACE: what became cached by it meanwhile was not asked about; what is no more is in the trash.
             stays = node not in sure or not sure.issuperset(cache.cached_by(content))
             if stays and arena.blobs.held(content):
                 yield EvictStep(

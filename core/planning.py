@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.blobrows import Area
-from core.choice import LOCAL_PEER
+from core.choice import LOCAL_PEER, choose
 from core.events import JobAction
 from core.rules import Action, Case, decide
 from core.types import Holding, Kind
@@ -88,7 +88,7 @@ def _same_meta(work: Work, mode: int, mtime_ns: int) -> bool:
 
 
 def _is_implicit(arena: Arena, work: Work) -> bool:
-    """Say whether a directory is shown only because something in it is: nobody has, or keeps, it as such.
+    """Say whether a directory is shown only because something in it is: nobody has it, or it was deleted.
 
     One that is needed for a file to become real is made with the file.
     """
@@ -97,9 +97,7 @@ def _is_implicit(arena: Arena, work: Work) -> bool:
     entry = work.entry
     if entry is not None and entry.kind == Kind.DIR and entry.holding == Holding.REAL:
         return True
-    return not any(
-        other.kind == Kind.DIR and other.holding == Holding.REAL for other in arena.cache.entries(work.node)
-    )
+    return choose(arena.cache.entries(work.node)).kind == Kind.NONE
 
 
 def groups_of(works: Sequence[Work]) -> list[list[Work]]:
