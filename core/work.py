@@ -174,7 +174,8 @@ class WorkQueue:
     def counts(self, now_ns: int) -> tuple[int, int, int]:
         """Return how many nodes are due, how many wait for something, and how many failed."""
         reasons: list[Any] = self._cache.conn.execute(
-            "SELECT due_ns > ?, iif(due_ns > ? AND attempts > 0, reason, ''), count(*) FROM dirty GROUP BY 1, 2",
+            "SELECT due_ns > ?, iif(due_ns > ? AND attempts > 0, reason, ''), count(*) FROM dirty"
+            " GROUP BY 1, 2",
             (now_ns, now_ns),
         ).fetchall()
         due = sum(count for later, _, count in reasons if not later)
