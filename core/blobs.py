@@ -40,6 +40,9 @@ __all__ = ["BlobStore", "blob_name"]
 
 _CLEAN = "blob_clean"
 
+_RECONCILED_AT_ONCE = 16
+"""LIMIT: of the 256 directories, looked at in one trip to a worker at the start."""
+
 
 def _anything(_: Hash) -> bool:
     return True
@@ -110,13 +113,19 @@ class BlobStore:
         doubts = Doubts(clean, shelf.flushed, shelf.epoch, shelf.now_ns())
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
-        for first in range(256):
-            rows = {row.hash: row for row in shelf.rows.starting_with(first)}
-            found = await trio.to_thread.run_sync(
-                reconcile_directory, shelf.disk, shelf.root_fd, first, rows, doubts, limiter=self.workers
+        for first in range(0, 256, _RECONCILED_AT_ONCE):
+            group = range(first, first + _RECONCILED_AT_ONCE)
+            rows = [(byte, {row.hash: row for row in shelf.rows.starting_with(byte)}) for byte in group]
+            findings = await trio.to_thread.run_sync(
+                lambda rows: [
+                    reconcile_directory(shelf.disk, shelf.root_fd, byte, known, doubts) for byte, known in rows
+                ],
+                rows,
+                limiter=self.workers,
             )
-            self._apply(found)
-            report.add(found.report)
+            for found in findings:
+                self._apply(found)
+                report.add(found.report)
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:
@@ -124,6 +133,8 @@ class BlobStore:
         return report
 
     def _apply(self, found: Findings) -> None:
+        if not (found.changed or found.gone or found.lists):
+            return
         with transaction(self._shelf.conn):
             self._shelf.rows.put_many(found.changed)
             self._shelf.rows.delete_many(found.gone)

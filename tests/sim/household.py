@@ -10,10 +10,11 @@ import trio
 
 from core.types import Mark
 from core.work import NO_HOLDER
-from tests.sim.hosts import Host, Line
+from tests.sim.hosts import Host, Line, Profile
 from tests.sim.users import Users
+from tests.sim.world import World
 
-_REST_S = 40.0
+_REST_S = 7200.0
 _QUIET_LOOKS = 4
 
 
@@ -24,23 +25,17 @@ class NoRestError(AssertionError):
 class Household:
     """Hosts, the lines between all of them, and their users."""
 
-    def __init__(self, root: Path, seed: int, *, kills: bool = True) -> None:
+    def __init__(self, root: Path, world: World, seed: int, *, kills: bool = True) -> None:
         self.rng = rng = random.Random(seed)
         self._kills = kills
-        names = [f"h{number}" for number in range(rng.choice([2, 2, 3, 3, 4]))]
+        self.world = world
+        names = [f"h{number}" for number in range(rng.choice([3, 3, 3, 3, 4, 5]))]
         self.hosts = [
-            Host(
-                name,
-                root,
-                [other for other in names if other != name],
-                mark=rng.choice([Mark.WATCH, Mark.KEEP, Mark.OWN, Mark.OWN]),
-                real=index < 2 or rng.random() < 0.6,
-            )
+            Host(name, root, [other for other in names if other != name], _profile(rng, index))
             for index, name in enumerate(names)
         ]
         self.lines = [
-            Line(left, right, random.Random(rng.random()))
-            for left, right in itertools.combinations(self.hosts, 2)
+            Line(left, right, world, rng.random()) for left, right in itertools.combinations(self.hosts, 2)
         ]
         self.users = Users(rng)
         self._nursery: trio.Nursery | None = None
@@ -57,12 +52,13 @@ class Household:
         """
         async with trio.open_nursery() as self._nursery:
             for host in self.hosts:
-                await self.nursery.start(host.run)
+                await self.start(host)
             for line in self.lines:
                 self.nursery.start_soon(line.run)
             for _ in range(steps):
                 await self._step()
-                await trio.sleep(self.rng.choice([0, 0.001, 0.005, 0.02, 0.05, 0.1]))
+                if self.rng.random() < 0.4:
+                    await trio.sleep(self.rng.choice([0, 0.01, 0.05, 0.3, 0.5, 1.5, 3]))
             await self.heal()
             await self.rest()
             await self.at_rest()
@@ -77,35 +73,38 @@ class Household:
         rng = self.rng
         host = rng.choice(self.hosts)
         what = rng.random()
-        if what < 0.70:
+        if what < 0.83:
             if host.datadir is not None:
-                for _ in range(rng.choice([1, 1, 2, 5])):
-                    self.users.act(host)
-        elif what < 0.82:
+                self.users.act(host)
+        elif what < 0.90:
             if host.running:
                 await self.users.mark(host)
-        elif what < 0.92:
+        elif what < 0.96:
             line = rng.choice(self.lines)
             self.users.log.append(f"line {[end.name for end in line.ends]} cut={not line.cut}")
             line.set_cut(not line.cut)
         else:
             await self._restart(host)
 
+    async def start(self, host: Host) -> None:
+        """Begin a life of a host; one that is to end at once may have ended already."""
+        await self.nursery.start(host.run)
+
     async def _restart(self, host: Host) -> None:
         how = self.rng.random()
         if not host.running:
             await host.stopped.wait()
-            await self.nursery.start(host.run)
+            await self.start(host)
         elif how < 0.4 or not self._kills:
             self.users.log.append(f"{host.name}: restarted")
             await host.stop()
-            await self.nursery.start(host.run)
+            await self.start(host)
         elif how < 0.6:
             self.users.log.append(f"{host.name}: killed")
             await host.kill()
         else:
             self.users.log.append(f"{host.name}: to die at a commit")
-            host.engine.die_after(self.rng.randrange(20))
+            host.process.die_after(self.rng.choice([0, 3, 10, 30, 100, 300]))
 
     async def heal(self) -> None:
         """Join all lines and start all hosts."""
@@ -113,17 +112,17 @@ class Household:
             line.set_cut(False)
         for host in self.hosts:
             if host.running:
-                host.engine.die_after(1 << 60)
+                host.process.die_after(None)
             else:
                 await host.stopped.wait()
-                await self.nursery.start(host.run)
+                await self.start(host)
 
     async def rest(self) -> None:
         """Wait until nothing is left to do on any host."""
         quiet = 0
         with trio.move_on_after(_REST_S):
             while quiet < _QUIET_LOOKS:
-                await trio.sleep(0.04)
+                await trio.sleep(0.5)
                 await self._confirm_emptied()
                 quiet = 0 if self.busy() else quiet + 1
             return
@@ -149,3 +148,11 @@ class Household:
                 if reason != NO_HOLDER:
                     return f"{host.name}: {host.arena.cache.tree.path(node)!r}: {reason} ({attempts} times)"
         return ""
+
+
+def _profile(rng: random.Random, index: int) -> Profile:
+    return Profile(
+        mark=rng.choice([Mark.WATCH, Mark.KEEP, Mark.OWN, Mark.OWN]),
+        real=index < 2 or rng.random() < 0.5,
+        debounce_s=rng.choice([0.02, 0.3]),
+    )

@@ -12,7 +12,8 @@ from blake3 import blake3
 from core.api import ArenaPath, MarkChange
 from core.errors import PathNotFoundError
 from core.types import Mark
-from tests.sim.hosts import ARENA, Host, dying, files_below
+from tests.sim.hosts import ARENA, Host, files_below
+from tests.sim.world import acting, dying
 
 _DIRECTORIES = (b"", b"", b"d1", b"d2", b"d1/deep", b"d1/deep/er", b"d \xff\n3")
 _FILES = (b"a", b"b", b"c", b"f1", b"f2", b"name with space", b"\xfe\n", b".hidden")
@@ -198,7 +199,7 @@ class Users:
         mark = rng.choice([Mark.WATCH, Mark.KEEP, Mark.OWN, Mark.OWN, None])
         self._note(host, f"mark {at.path!r} {mark}")
         try:
-            with dying():
+            with dying(), acting(host.process):
                 await host.service.mark_apply([MarkChange(at, mark)])
         except PathNotFoundError:
             self._note(host, "it was deleted meanwhile")
