@@ -85,6 +85,7 @@ class Host:
         self.profile = profile
         self.datadir = root / name / "data" if profile.real else None
         self.workdir = root / name / "work"
+        self.away, self.emptied = root / name / "away", root / name / "emptied"
         (root / name / "data").mkdir(parents=True)
         arena = ArenaConfig(
             name=ARENA,
@@ -108,6 +109,8 @@ class Host:
         self._engine: MortalEngine | None = None
         self._service: Service | None = None
         self._mount: MountService | None = None
+        self.requests = 0
+        """How many requests of users it is answering."""
         self.life_steps: int | None = None
         """After how many steps the next life ends, while it starts or later; None: it does not."""
         self.process = Process(name, profile.clock_ns)
@@ -115,6 +118,31 @@ class Host:
         self.stopped = trio.Event()
         self.stopped.set()
         self.connected = ConnectedPeers()
+
+    @property
+    def usable(self) -> bool:
+        """Say whether there is a datadir in which users can work."""
+        return self.datadir is not None and not self.away.exists() and not self.emptied.exists()
+
+    def take_away(self, *, empty: bool) -> None:
+        """Take the datadir away as a disk that is unmounted, or all that is in it."""
+        assert self.datadir is not None
+        if not empty:
+            self.datadir.rename(self.away)
+            return
+        self.emptied.mkdir()
+        for path in sorted(self.datadir.iterdir()):
+            path.rename(self.emptied / path.name)
+
+    def bring_back(self) -> None:
+        """Bring the datadir back, with everything that was in it."""
+        assert self.datadir is not None
+        if self.away.exists():
+            self.away.rename(self.datadir)
+        if self.emptied.exists():
+            for path in sorted(self.emptied.iterdir()):
+                path.rename(self.datadir / path.name)
+            self.emptied.rmdir()
 
     @property
     def engine(self) -> MortalEngine:
@@ -182,9 +210,9 @@ class Host:
         self._mount = None
 
     async def stop(self) -> None:
-        """Stop in order: links first."""
+        """Stop in order: requests and links first."""
         self.stopping.set()
-        while self.engine.subscriptions.links and not self.stopped.is_set():  # noqa: ASYNC110 - no event
+        while (self.requests or self.engine.subscriptions.links) and not self.stopped.is_set():  # noqa: ASYNC110 - no event
             await trio.sleep(0.001)
         self.process.scope.cancel()
         await self.stopped.wait()
