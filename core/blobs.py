@@ -118,7 +118,8 @@ class BlobStore:
             rows = [(byte, {row.hash: row for row in shelf.rows.starting_with(byte)}) for byte in group]
             findings = await trio.to_thread.run_sync(
                 lambda rows: [
-                    reconcile_directory(shelf.disk, shelf.root_fd, byte, known, doubts) for byte, known in rows
+                    reconcile_directory(shelf.disk, shelf.root_fd, byte, known, doubts)
+                    for byte, known in rows
                 ],
                 rows,
                 limiter=self.workers,
