@@ -226,7 +226,9 @@ class Household:
             for node, _, reason, attempts in host.arena.work.waiting(100):
                 if reason != NO_HOLDER and not excused(host, reason):
                     with contextlib.suppress(KeyError):
-                        return f"{host.name}: {host.arena.cache.tree.path(node)!r}: {reason} ({attempts} times)"
+                        return (
+                            f"{host.name}: {host.arena.cache.tree.path(node)!r}: {reason} ({attempts} times)"
+                        )
         return ""
 
 

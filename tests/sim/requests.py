@@ -119,7 +119,9 @@ class Requests:
         rng = self._rng
         expected = self._ledger.data.get(content)
         if expected is None or not self._ledger.belongs(content, node.path):
-            self._ledger.problems.append(f"I3 {host.name} shows {node.path!r} with a content never written there")
+            self._ledger.problems.append(
+                f"I3 {host.name} shows {node.path!r} with a content never written there"
+            )
             return
         self._ledger.note(host.name, f"reads {node.path!r}")
         mount, size = host.mount, len(expected)
@@ -129,7 +131,9 @@ class Requests:
             at = rng.choice([0, 0, rng.randrange(size + 1)])
             while at < size:
                 end = min(size, at + rng.choice([4096, 131_072, 1 << 20]))
-                got = await mount.fetch(ARENA, Inode(node.id), content, size, at, end, rng.choice([0, 1 << 20]))
+                got = await mount.fetch(
+                    ARENA, Inode(node.id), content, size, at, end, rng.choice([0, 1 << 20])
+                )
                 data = got.data[: end - at]
                 if not data:
                     if file < 0:
@@ -220,4 +224,3 @@ class Requests:
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
-

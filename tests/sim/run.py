@@ -47,9 +47,7 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True) -> Outcom
     outcome = Outcome(seed)
     try:
         with world:
-            outcome.found = trio.run(
-                household.run, steps, clock=world.clock, instruments=[household.guards]
-            )
+            outcome.found = trio.run(household.run, steps, clock=world.clock, instruments=[household.guards])
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -57,7 +55,13 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True) -> Outcom
     guards = household.guards
     outcome.log = household.ledger.log
     outcome.digest = blake3(
-        "\n".join([*outcome.log, repr(world.rng.random()), repr(household.rng.random())]).encode()
+        "\n".join(
+            [
+                *(line.replace(str(root), "") for line in outcome.log),
+                repr(world.rng.random()),
+                repr(household.rng.random()),
+            ]
+        ).encode()
     ).hexdigest()[:16]
     outcome.figures = (
         f"{len(household.hosts)} hosts, {household.rests} rests, {household.deaths} deaths,"

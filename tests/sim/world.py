@@ -125,8 +125,12 @@ def _clock() -> MockClock:
 class World:
     """A context in which a simulation runs, made from a seed."""
 
-    def __init__(self, seed: int) -> None:
-        """Make the world of ``seed``; nothing is changed before it is entered."""
+    def __init__(self, seed: int, *, late: float = 0.01) -> None:
+        """Make the world of ``seed``; nothing is changed before it is entered.
+
+        ``late`` is the share of pauses that are longer than any debounce.
+        """
+        self._late = late
         self.rng = random.Random(f"world {seed}")
         self.clock = _clock()
         self.on_unlink: Callable[[Any, int | None], None] | None = None
@@ -219,10 +223,12 @@ class World:
 
     async def _pause(self) -> None:
         chance = self.rng.random()
-        if chance < 0.8:
+        if chance < self._late:
+            await trio.sleep(0.5)
+        elif chance < 0.8:
             await trio.lowlevel.checkpoint()
         else:
-            await trio.sleep(0.01 * chance if chance < 0.99 else 0.2)
+            await trio.sleep(0.01 * chance)
 
 
 def _stepping(real: Callable[..., Any]) -> Callable[..., Any]:
