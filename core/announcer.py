@@ -22,6 +22,13 @@ _BATCH = 1000
 """LIMIT: entries in a batch: about 10 ms of work in the engine thread on either side."""
 
 
+_HOLDING = (
+    "CASE WHEN e.holding = 2 AND EXISTS (SELECT 1 FROM blob b WHERE b.hash = e.hash AND b.area = 1)"
+    " THEN 4 ELSE e.holding END"
+)
+"""`Holding` as peers hear it: what is cached and out of reach of eviction is `Holding.KEPT`."""
+
+
 class Announcer:
     """What one arena of this host announces, to any number of subscribers."""
 
@@ -61,7 +68,7 @@ class Announcer:
         last = 0
         while True:
             rows: list[Any] = self._cache.conn.execute(
-                "SELECT n.id, n.parent, n.name, e.holding, e.kind, e.size, e.mtime_ns, e.mode, e.hash,"
+                f"SELECT n.id, n.parent, n.name, {_HOLDING}, e.kind, e.size, e.mtime_ns, e.mode, e.hash,"  # noqa: S608
                 " e.vector, e.target FROM entry e JOIN node n ON n.id = e.node"
                 " WHERE e.node > ? AND e.peer = 0 ORDER BY e.node LIMIT ?",
                 (last, _BATCH),
@@ -92,7 +99,7 @@ class Announcer:
         paths = []
         for node in nodes:
             found: Any = conn.execute(
-                "SELECT n.parent, n.name, e.holding, e.kind, e.size, e.mtime_ns, e.mode, e.hash, e.vector,"
+                f"SELECT n.parent, n.name, {_HOLDING}, e.kind, e.size, e.mtime_ns, e.mode, e.hash, e.vector,"  # noqa: S608
                 " e.target FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0 WHERE n.id = ?",
                 (node,),
             ).fetchone()

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from core import db
+from core import db, unrealizer
 from core.announcer import Announcer
 from core.api import HashingRow
 from core.audit import AuditLog
@@ -37,6 +37,7 @@ from core.events import (
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
 from core.inodes import ArenaInodes, allocate_range
+from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
@@ -45,7 +46,7 @@ from core.placing import Identity
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
-from core.types import Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
 _log = logging.getLogger("realize.core.arena")
@@ -108,8 +109,10 @@ class Arena:
         self._over_quota = False
         self._quota_changed = trio.Event()
         self.blobs.quota.on_use = lambda: self._quota_changed.set()
-        self.giving_up: set[Hash] = set()
-        """Contents that may go at any moment: peers are told that they are not held here."""
+        self.giving_up = GivingUp()
+        self.lender = Lender(self, self_key)
+        self.in_transit: dict[Hash, Path] = {}
+        """Where contents are for the moment that they are neither in the datadir nor in the blob store."""
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -163,11 +166,19 @@ class Arena:
                 text = f"{files} files would be deleted everywhere; nothing is until you confirm"
                 self.warn(text, f"if you deleted them: realize arena confirm-deletes {self.name}")
 
-        return IndexCalls(progress, offline, online, held, self.warn)
+        async def prepare() -> None:
+            await unrealizer.restore(self)
+
+        return IndexCalls(progress, offline, online, held, self.warn, prepare)
 
     def warn(self, text: str, hint: str) -> None:
         """Tell the user of something that needs attention."""
         self.events.emit(Warned(arena=self.name, text=text, hint=hint))
+
+    @property
+    def copies_elsewhere(self) -> int:
+        """How many peers have to hold a version durably before this host gives its durable copy up."""
+        return max(1, self.config.min_copies)
 
     @property
     def fetcher(self) -> Fetcher:
@@ -237,6 +248,7 @@ class Arena:
 
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
+        unrealizer.carry_on(self)
         await self.blobs.start()
         await self._adopt_leftovers()
         await self._forget_lost_blobs()
@@ -300,11 +312,15 @@ class Arena:
         await trio.lowlevel.checkpoint()
 
     def _may_evict(self, content: Hash) -> bool:
-        """Say whether a blob may be given up: never what no other peer is known to hold."""
+        """Say whether a blob may be evicted: never where no other peer said that it holds it durably.
+
+        That peer need not be asked: if it has given its copy up since, another confirmed one (`core.leases`).
+        What peers merely have in their caches proves nothing: they may be evicting it at this moment.
+        """
         row: Any = self._conn.execute(
             "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
             " AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0 AND o.hash = e.hash"
-            " AND o.holding IN (1, 2)) LIMIT 1",
+            " AND o.holding IN (1, 4)) LIMIT 1",
             (content, int(Holding.CACHED)),
         ).fetchone()
         return row is None
@@ -400,14 +416,16 @@ class Arena:
         )
         return Identity(*row) if row else None
 
-    def holder_keys(self, node: int, content: bytes | None) -> list[PeerKey]:
-        """Return the peers that announced a content for a node."""
+    def holder_keys(
+        self, node: int, content: bytes | None, holdings: Sequence[Holding] = HELD
+    ) -> list[PeerKey]:
+        """Return the peers that announced a content for a node, held in one of these ways."""
         rows: list[Any] = self._conn.execute(
-            "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
-            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ? AND e.holding IN (1, 2)",
+            "SELECT p.key, e.holding FROM entry e JOIN peer p ON p.id = e.peer"
+            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ?",
             (node, content),
         ).fetchall()
-        return [PeerKey(key) for (key,) in rows]
+        return [PeerKey(key) for key, holding in rows if holding in holdings]
 
     def version_keys(self, node: int, vector: Vector) -> list[PeerKey]:
         """Return the peers that announced a real file of that very version for a node."""

@@ -18,7 +18,7 @@ from core.connected import ConnectedPeers
 from core.db import Connection, connect_readonly
 from core.states import Facts, state_of
 from core.trashrows import TrashRows
-from core.types import FileState, Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import HELD, FileState, Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 
 
 class AttrRow(NamedTuple):
@@ -319,7 +319,7 @@ class ArenaReader:
 
 def holds(entry: EntryOf, node: NodeRow) -> bool:
     """Say whether an entry is the version that the node shows."""
-    if entry.holding not in (Holding.REAL, Holding.CACHED) or entry.kind != node.kind:
+    if entry.holding not in HELD or entry.kind != node.kind:
         return False
     if node.kind == Kind.FILE:
         if node.hash is None or entry.hash is None:

@@ -6,7 +6,11 @@ directory descriptor and a name, opened safely.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -14,8 +18,20 @@ from core.blobrows import Area, BlobRow
 from core.blobshelf import Shelf, blob_name
 from core.blobspace import Space
 from core.byteranges import ByteRanges
-from core.errors import ChangedError
+from core.errors import ChangedError, StoreError
 from core.types import Hash
+
+_log = logging.getLogger("realize.core.blobs")
+
+
+class Entering(NamedTuple):
+    """A file on the way into the store: what it holds, its disk use, and where it waits."""
+
+    content: Hash
+    size: int
+    disk_bytes: int
+    path: Path
+    area: Area
 
 
 class Exchange:
@@ -60,10 +76,44 @@ class Exchange:
         shelf = self._shelf
         shelf.detach(content)  # what was fetched of it so far is replaced by the whole
         old = shelf.rows.get(content)
-        whole, now_ns = ByteRanges.whole(size), shelf.now_ns()
-        shelf.rows.put_many([BlobRow(content, size, whole, True, area, disk_bytes, now_ns, shelf.epoch)])
-        shelf.epoch_used = True
+        shelf.rows.put_many([self._whole(content, size, disk_bytes, area)])
         shelf.quota.settle(disk_bytes - (old.disk_bytes if old else 0))
+
+    def enter(self, files: Sequence[Entering]) -> int:
+        """See `BlobStore.enter`."""
+        change = 0
+        rows = self._shelf.rows
+        for file in files:
+            known = rows.area_of(file.content)
+            area = Area.PROTECTED if known is not None and known[0] is Area.PROTECTED else file.area
+            change += file.disk_bytes - (known[1] if known is not None else 0)
+            rows.put_many([self._whole(file.content, file.size, file.disk_bytes, area)])
+        return change
+
+    def carry_in(self, files: Sequence[Entering], change: int) -> list[Hash]:
+        """See `BlobStore.carry_in`."""
+        lost: list[Hash] = []
+        shelf = self._shelf
+        shelf.quota.settle(change)
+        for file in files:
+            shelf.detach(file.content)  # what was held of it so far is replaced by the whole
+            try:
+                shelf.disk.rename(
+                    shelf.root_fd, os.fsencode(file.path), shelf.root_fd, blob_name(file.content)
+                )
+            except (OSError, StoreError) as error:
+                _log.error("%s stays in the work directory: %s", file.path, error)
+                lost.append(file.content)
+        if lost:
+            shelf.forget(lost)
+        return lost
+
+    def _whole(self, content: Hash, size: int, disk_bytes: int, area: Area) -> BlobRow:
+        shelf = self._shelf
+        shelf.epoch_used = True
+        return BlobRow(
+            content, size, ByteRanges.whole(size), True, area, disk_bytes, shelf.now_ns(), shelf.epoch
+        )
 
     async def take(self, content: Hash, dir_fd: int, name: bytes) -> None:
         """See `BlobStore.take_file`."""

@@ -21,7 +21,7 @@ import trio
 from core.blob import Blob
 from core.blobcheck import bad_blocks, hash_file
 from core.blobdisk import Disk, LocalDisk
-from core.blobexchange import Exchange
+from core.blobexchange import Entering, Exchange
 from core.blobgroup import GroupItem, add_group
 from core.blobrows import Area, BlobRow, BlockLists
 from core.blobshelf import Shelf, blob_name
@@ -148,6 +148,15 @@ class BlobStore:
             StoreError: the disk failed; what is not flushed stays in doubt.
         """
         await self._shelf.flush()
+
+    async def sync(self) -> None:
+        """Bring everything that was written to this filesystem so far to the disk, blobs or not.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        if not await self._shelf.flush():
+            await self._shelf.sync_all()
 
     async def aclose(self) -> None:
         """Flush and close; open blobs are recorded, their descriptors closed."""
@@ -424,6 +433,24 @@ class BlobStore:
             StoreError: it cannot be copied.
         """
         await self._exchange.copy(content, dir_fd, name)
+
+    def enter(self, files: Sequence[Entering]) -> int:
+        """Record files of known content that are about to be renamed in; in a transaction, before `carry_in`.
+
+        None of them may be busy (`settled`). Returns by how many bytes the use of the disk changes.
+        """
+        return self._exchange.enter(files)
+
+    def carry_in(self, files: Sequence[Entering], change: int) -> list[Hash]:
+        """Rename in what `enter` recorded, once that is committed; no ``await`` in between.
+
+        Returns what could not be renamed: it is forgotten, and its file stays where it was.
+        """
+        return self._exchange.carry_in(files, change)
+
+    async def settled(self, contents: Sequence[Hash]) -> None:
+        """Wait until nothing is being removed or written of these contents."""
+        await self._shelf.settled(contents)
 
     def given_out(self, contents: Sequence[Hash]) -> None:
         """Forget blobs whose files the caller has renamed away (see `file_path`)."""

@@ -25,7 +25,7 @@ from core.marks import Marks
 from core.moving import MovingRows
 from core.trashrows import Reason, TrashRows
 from core.tree import NO_PARENT, Tree
-from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, Vector
 from core.versions import EMPTY, bump, decode, encode, merge
 
 _log = logging.getLogger("realize.core.cache")
@@ -208,6 +208,11 @@ class ArenaCache:
             (node,),
         ).fetchone()
         return EntryRow(*row) if row else None
+
+    def local_ino(self, node: int) -> int:
+        """Return the inode number in the datadir of what is real at a node; 0 if nothing is."""
+        row = self.conn.execute("SELECT ino FROM entry WHERE node = ? AND peer = 0", (node,)).fetchone()
+        return int(row[0]) if row else 0
 
     def shown(self, node: int) -> Shown:
         """Return the shown version of an existing node."""
@@ -463,10 +468,6 @@ class ArenaCache:
             known = before is not None and before.holding == Holding.REAL
             self.history.append(node, Op.REPLACE if known else Op.ADD)
             self.refresh(node)
-
-    def path_events(self, node: int) -> RelPath:
-        """Return a node's path for an event."""
-        return self.tree.path(node)
 
     # -- work for churten
 

@@ -4,8 +4,8 @@ The only module that imports ``apsw``; its errors become `StoreError` or `NoSpac
 connection belongs to the thread that opened it.
 
 Durability: WAL with ``synchronous=NORMAL`` survives a crash of the process without loss; a crash of
-the machine may lose the last transactions, never the consistency. `durable` raises one transaction
-to ``FULL`` where spec 4 asks for it.
+the machine may lose the last transactions, never the consistency. `durably` raises transactions
+to ``FULL`` where something irrevocable follows them.
 """
 
 from __future__ import annotations
@@ -230,14 +230,18 @@ def transaction(conn: Connection) -> Iterator[None]:
             raise
 
 
+@contextmanager
+def durably(conn: Connection) -> Iterator[None]:
+    """Make the transactions within survive a crash of the machine once they are committed."""
+    conn.execute("PRAGMA synchronous=full")
+    try:
+        yield
+    finally:
+        conn.execute("PRAGMA synchronous=normal")
+
+
 def close(conn: Connection) -> None:
     """Checkpoint and close a writing connection; the write-ahead log is gone afterwards."""
     with _translated(_path_of(conn)):
         conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         conn.close()
-
-
-def durable(conn: Connection) -> None:
-    """Make everything committed so far survive a crash of the machine."""
-    with _translated(_path_of(conn)):
-        conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)

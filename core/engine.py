@@ -29,7 +29,7 @@ from core.locks import DirectoryLock
 from core.ports import Network, PeerLink
 from core.provider import Provider
 from core.subscriptions import Subscriptions
-from core.types import Hash, Kind, PeerKey, Vector
+from core.types import DURABLE, Hash, Kind, PeerKey, Vector
 
 _log = logging.getLogger("realize.core.engine")
 
@@ -76,6 +76,7 @@ class Engine:
             self.arenas,
             self.events,
             self.sources,
+            self.durable_holders,
             time.time_ns,
             running=self._setting("churten", "running") == "running",
             remember=lambda running: self._set_setting("churten", "running" if running else "stopped"),
@@ -248,6 +249,15 @@ class Engine:
         if content is not None and arena.can_copy(content, arena.cache.shown(node).size, self.self_key):
             return [self._self_link]
         return self.holders(arena, node, content)
+
+    def durable_holders(self, arena: Arena, node: int, content: Hash) -> list[PeerLink]:
+        """Return the connected peers that announced a durable copy of a content for a node."""
+        links = self.subscriptions.links
+        return [
+            links[key]
+            for key in arena.holder_keys(node, content, DURABLE)
+            if key in links and arena.name in links[key].arenas
+        ]
 
     def holders_of_version(self, arena: Arena, node: int, vector: Vector) -> list[PeerLink]:
         """Return the connected peers that announced that very version of a node, hashed or not."""

@@ -73,8 +73,10 @@ class TreeChanged(Event, frozen=True, tag=True):
     directories: tuple[bytes, ...] = ()
 
 
-FileChange = Literal["added", "replaced", "removed", "renamed", "available", "dropped", "meta"]
-"""What happened to a file; *available*: its content is now cached here, *dropped*: not any more."""
+FileChange = Literal["added", "replaced", "removed", "renamed", "available", "unrealized", "dropped", "meta"]
+"""What happened to a file; *available*: its content is now cached here, *dropped*: not any more.
+
+*unrealized*: it was a real file here and is cached content now."""
 
 
 class FileChanged(Event, frozen=True, tag=True):

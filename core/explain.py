@@ -75,6 +75,7 @@ def _entry(engine: Engine, arena: Arena, entry: EntryRow, shown: Vector) -> str:
         Holding.TOMBSTONE: "deleted it",
         Holding.REAL: "a real file",
         Holding.CACHED: "cached whole",
+        Holding.KEPT: "kept, it is not evicted",
     }[Holding(entry.holding)]
     order = compare(Vector(entry.vector), shown)
     age = {Order.PRECEDES: ", an older version", Order.CONCURRENT: ", another version"}.get(order, "")

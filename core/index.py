@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +46,18 @@ def _nothing(*_: object) -> None:
     """Be told and do nothing."""
 
 
+async def _nothing_first() -> None:
+    """Do nothing before a datadir is looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexCalls:
     """What an index tells; called in the engine thread, quick, never raising.
 
     ``progress``: of scan and hashing. ``offline(reason)``, ``online()``. ``held(files)``: deletions
     wait for confirmation, 0 when they no longer do. ``warned(text, hint)``.
+
+    ``prepare`` is waited for before the datadir, which is in its place, is scanned.
     """
 
     progress: Callable[[HashingRow], None] = _nothing
@@ -59,6 +65,7 @@ class IndexCalls:
     online: Callable[[], None] = _nothing
     held: Callable[[int], None] = _nothing
     warned: Callable[[str, str], None] = _nothing
+    prepare: Callable[[], Awaitable[None]] = _nothing_first
 
 
 class _WentOfflineError(Exception):
@@ -162,6 +169,9 @@ class Index:
         """Follow the datadir for ever, on- and offline."""
         while True:
             presence = await self._look(list_it=True)
+            if not presence.reason:
+                await self._calls.prepare()
+                presence = await self._look(list_it=True)
             reason = presence.reason or self._reason_if_empty(presence)
             if reason:
                 self._go_offline(reason, emptied=not presence.reason)

@@ -19,6 +19,7 @@ from core.marking import set_mark
 from core.paths import join, split
 from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.renames import Renamer
+from core.trashrows import Reason
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
 from core.versions import EMPTY, bump
 
@@ -221,6 +222,8 @@ class LocalEntries:
             cache.conn.execute("UPDATE entry SET ino = ? WHERE node = ? AND peer = 0", (item.ino, node))
             return
         vector = cache.next_vector(node)
+        if row is not None and row[0] == Holding.CACHED and content != row[5]:
+            cache.trash_cached(node, cache.self_key, Reason.REPLACED)
         entry = EntryRow(
             LOCAL_PEER,
             int(Holding.REAL),

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 @pytest.mark.trio
 async def test_kept_files_stay_and_those_without_room_wait_with_the_reason(tmp_path: Path) -> None:
-    a = Host(tmp_path, "a", ["b"])
+    a = Host(tmp_path, "a", ["b"], mark=Mark.OWN)
     b = Host(tmp_path, "b", ["a"], disk_usage=DiskUsage(max=5 * MIB))
     for number in range(4):
         a.write(f"kept/{number}", os.urandom(2 * MIB))
@@ -53,7 +53,7 @@ async def test_kept_files_stay_and_those_without_room_wait_with_the_reason(tmp_p
 
 @pytest.mark.trio
 async def test_when_others_fill_the_disk_the_cache_shrinks_and_says_what_it_cannot(tmp_path: Path) -> None:
-    a = Host(tmp_path, "a", ["b"])
+    a = Host(tmp_path, "a", ["b"], mark=Mark.OWN)
     b = Host(tmp_path, "b", ["a"], disk_usage=DiskUsage(leave=1))
     a.write("kept", os.urandom(MIB))
     a.write("watched", os.urandom(MIB))
@@ -78,7 +78,7 @@ async def test_when_others_fill_the_disk_the_cache_shrinks_and_says_what_it_cann
 
 @pytest.mark.trio
 async def test_a_protected_rest_of_a_download_is_let_go_when_nothing_wants_it(tmp_path: Path) -> None:
-    a = Host(tmp_path, "a", ["b"])
+    a = Host(tmp_path, "a", ["b"], mark=Mark.OWN)
     async with a.up():
         content = Hash(b"x" * 32)
         blob = await a.arena.blobs.create(content, 10_000, Area.PROTECTED)

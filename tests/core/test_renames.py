@@ -27,7 +27,7 @@ class DeadError(BaseException):
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Host, Host]:
-    return Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
+    return Host(tmp_path, "a", ["b"], mark=Mark.OWN), Host(tmp_path, "b", ["a"])
 
 
 @asynccontextmanager
@@ -138,8 +138,8 @@ def test_two_directories_that_change_places(tmp_path: Path, seed: int, running: 
 
 
 @pytest.mark.trio
-async def test_what_is_not_on_this_disk_stays_where_it_is(pair: tuple[Host, Host]) -> None:
-    a, b = pair
+async def test_what_is_not_on_this_disk_stays_where_it_is(tmp_path: Path) -> None:
+    a, b = Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
     a.write("d/here", b"of a")
     b.write("d/there", b"of b")
     async with both(a, b):
@@ -179,7 +179,7 @@ async def test_a_peer_renames_its_real_files_and_fetches_nothing(pair: tuple[Hos
         assert len(b.real()) == 60
         inodes = {name: (b.data / name).stat().st_ino for name in contents}
         nodes = {name: b.node(name) for name in contents}
-        await b.mark("old/1", Mark.KEEP)
+        await b.mark("old/1", Mark.OWN)
         before = sent(b)
         (a.data / "old").rename(a.data / "new")
         await until(
@@ -192,7 +192,7 @@ async def test_a_peer_renames_its_real_files_and_fetches_nothing(pair: tuple[Hos
         assert {name: (b.data / moved[name]).stat().st_ino for name in contents} == inodes
         assert {name: b.node(moved[name]) for name in contents} == nodes
         assert sent(b) == before
-        assert b.explicit("new/1") is Mark.KEEP
+        assert b.explicit("new/1") is Mark.OWN
         assert await same(a, b)
         assert not [event for event in b.events if isinstance(event, FileChanged) and event.cause == "user"]
 
