@@ -204,7 +204,14 @@ class Household:
                 await self._confirm_emptied()
                 quiet = 0 if self.busy() else quiet + 1
             return
-        raise NoRestError(f"no rest: {self.busy()}")
+        left = {
+            host.name: [
+                (host.arena.cache.tree.path(node), reason, attempts, host.arena.work.one(node))
+                for node, _, reason, attempts in host.arena.work.waiting(5)
+            ]
+            for host in self.hosts
+        }
+        raise NoRestError(f"no rest: {self.busy()}; queued: {left}")
 
     async def _confirm_emptied(self) -> None:
         """Say that a datadir was emptied on purpose, as its user would."""
@@ -220,15 +227,21 @@ class Household:
             if not line.up:
                 return f"{[end.name for end in line.ends]} are not connected"
         for host in self.hosts:
-            waiting = host.arena.offline or host.engine.waiting_for()
+            with acting(host.process):
+                waiting = self._waiting(host)
             if waiting:
                 return f"{host.name}: {waiting}"
-            for node, _, reason, attempts in host.arena.work.waiting(100):
-                if reason != NO_HOLDER and not excused(host, reason):
-                    with contextlib.suppress(KeyError):
-                        return (
-                            f"{host.name}: {host.arena.cache.tree.path(node)!r}: {reason} ({attempts} times)"
-                        )
+        return ""
+
+    @staticmethod
+    def _waiting(host: Host) -> str:
+        waiting = host.arena.offline or host.engine.waiting_for()
+        if waiting:
+            return waiting
+        for node, _, reason, attempts in host.arena.work.waiting(100):
+            if reason != NO_HOLDER and not excused(host, reason):
+                with contextlib.suppress(KeyError):
+                    return f"{host.arena.cache.tree.path(node)!r}: {reason} ({attempts} times)"
         return ""
 
 

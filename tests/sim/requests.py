@@ -52,6 +52,10 @@ class Requests:
                         self.answered += 1
                     except RealizeError as error:
                         self._ledger.note(host.name, f"{request.__name__}: {error}")
+                    except Exception:
+                        # A request goes on for a moment after its host died, with everything closed.
+                        if not host.process.killed:
+                            raise
                     nursery.cancel_scope.cancel()
         finally:
             host.requests -= 1
