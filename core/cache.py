@@ -472,15 +472,19 @@ class ArenaCache:
     # -- work for churten
 
     def mark_dirty(self, nodes: Iterable[int], *, subtree: bool = False) -> None:
-        """Put nodes at the end of churten's queue, due now; inside `write`."""
+        """Put nodes at the end of churten's queue, due now; inside `write`.
+
+        A subtree that waits there stays one, whatever else happens to its directory.
+        """
         rows = []
         for node in nodes:
             self._counter += 1
             rows.append((node, self._counter, int(subtree)))
         if rows:
             self.conn.executemany(
-                "INSERT OR REPLACE INTO dirty (node, counter, subtree, attempts, due_ns, reason)"
-                " VALUES (?, ?, ?, 0, 0, '')",
+                "INSERT INTO dirty (node, counter, subtree, attempts, due_ns, reason) VALUES (?, ?, ?, 0, 0, '')"
+                " ON CONFLICT (node) DO UPDATE SET counter = excluded.counter,"
+                " subtree = max(subtree, excluded.subtree), attempts = 0, due_ns = 0, reason = ''",
                 rows,
             )
             self.changes.dirty = True

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from core.choice import Flag
-from core.types import Holding, Kind, Mark
+from core.types import Hash, Holding, Kind, Mark
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host, files_below
 from tests.sim.ledger import Ledger
@@ -135,7 +135,8 @@ def _datadir_differs(host: Host) -> Iterator[str]:
 
 def _marks_unsatisfied(host: Host, shown: list[Node]) -> Iterator[str]:
     cache = host.arena.cache
-    waiting = {node for node, _, reason, _ in host.arena.work.waiting(10_000) if excused(host, reason)}
+    reasons = {node: reason for node, _, reason, _ in host.arena.work.waiting(10_000)}
+    waiting = {node for node, reason in reasons.items() if excused(host, reason)}
     for node in shown:
         if node.flags & Flag.CONFLICT or node.id in waiting:
             continue
@@ -145,9 +146,9 @@ def _marks_unsatisfied(host: Host, shown: list[Node]) -> Iterator[str]:
             # A directory that was deleted elsewhere is kept, unannounced, while something is in it.
             kept = node.kind == Kind.DIR and entry is not None and entry.holding == Holding.REAL
             if node.local != Holding.REAL and not kept:
-                yield f"{node.path!r} is marked own and not real"
+                yield f"{node.path!r} is marked own and not real: {_why(host, node, reasons)}"
         elif mark is not Mark.WATCH and node.kind == Kind.FILE and not node.local:
-            yield f"{node.path!r} is marked {mark} and not held"
+            yield f"{node.path!r} is marked {mark} and not held: {_why(host, node, reasons)}"
         if node.local == Holding.CACHED and node.hash is not None:
             row = host.arena.blobs.info(node.hash)  # type: ignore[arg-type]  # a hash, from the database
             if row is None or not row.verified:
@@ -155,7 +156,16 @@ def _marks_unsatisfied(host: Host, shown: list[Node]) -> Iterator[str]:
         if node.local != Holding.REAL:
             entry = cache.local_entry(node.id)
             if entry is not None and entry.holding == Holding.REAL and entry.kind != Kind.DIR:
-                yield f"{node.path!r} is real here in an outdated version"
+                yield f"{node.path!r} is real here in an outdated version: {_why(host, node, reasons)}"
+
+
+def _why(host: Host, node: Node, reasons: dict[int, str]) -> str:
+    """Return what is known of a node that is not as it should be."""
+    blob = host.arena.blobs.info(Hash(node.hash)) if node.hash is not None else None
+    return (
+        f"{Kind(node.kind).name} queued: {reasons.get(node.id)!r}, entries: {host.arena.cache.entries(node.id)},"
+        f" blob: {blob}"
+    )
 
 
 def _blobs_wrong(host: Host) -> Iterator[str]:
