@@ -85,7 +85,7 @@ def _foreign_contents(host: Host, shown: list[Node], ledger: Ledger) -> Iterator
     """I3: what is shown was written there."""
     for node in shown:
         if node.kind == Kind.FILE and node.hash is not None and not ledger.belongs(node.hash, node.path):
-            yield f"I3 {node.path!r} shows {node.hash.hex()[:16]}, which nobody wrote there"
+            yield f"I3 {node.path!r} shows what nobody wrote there: {ledger.origins(node.hash)}"
 
 
 def _renames_wrong(host: Host, shown: list[Node], ledger: Ledger) -> Iterator[str]:

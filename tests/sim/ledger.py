@@ -85,6 +85,13 @@ class Ledger:
         if left != right:
             self._line[right] = left
 
+    def moved_directory(self, old: bytes, new: bytes) -> None:
+        """A user renamed a directory, with what is in it, was, or is elsewhere at such paths."""
+        known = {path for origins in self._origins.values() for path in origins} | self._line.keys()
+        for path in sorted(known):
+            if path.startswith(old + b"/"):
+                self.joined(path, new + path[len(old) :])
+
     def _first(self, path: bytes) -> bytes:
         path = _COPY.sub(b"", path)
         while path in self._line:
@@ -95,6 +102,10 @@ class Ledger:
         """Say whether a content was ever written at a path, or at one that it was renamed from."""
         first = self._first(path)
         return any(self._first(origin) == first for origin in self._origins.get(content, ()))
+
+    def origins(self, content: bytes) -> str:
+        """Say where a content was written."""
+        return f"{content.hex()[:16]} was written to {sorted(self._origins.get(content, ()))}"
 
     def rested(self) -> None:
         """Begin a new phase."""

@@ -115,7 +115,8 @@ class Requests:
             )
         elif not self._ledger.belongs(content, node.path):
             self._ledger.problems.append(
-                f"I3 {host.name} read at {node.path!r} what was never written there: {content.hex()[:16]}"
+                f"I3 {host.name} read at {node.path!r} what was never written there: "
+                + self._ledger.origins(content)
             )
 
     async def _read_content(self, host: Host, node: Node, content: Hash) -> None:
@@ -124,7 +125,8 @@ class Requests:
         expected = self._ledger.data.get(content)
         if expected is None or not self._ledger.belongs(content, node.path):
             self._ledger.problems.append(
-                f"I3 {host.name} shows {node.path!r} with a content never written there"
+                f"I3 {host.name} shows {node.path!r} with a content never written there: "
+                + self._ledger.origins(content)
             )
             return
         self._ledger.note(host.name, f"reads {node.path!r}")

@@ -185,10 +185,8 @@ class Users:
             self._move(host, path, to)
 
     def _move(self, host: Host, path: Path, to: Path) -> None:
-        files = files_in(path)
-        for file in files:
-            self.ledger.touched_file(file)
-            self.ledger.joined(self.relative(host, file), self.relative(host, to / file.relative_to(path)))
+        self.ledger.touched_file(path)
+        self.ledger.moved_directory(self.relative(host, path), self.relative(host, to))
         path.rename(to)
 
     def _exchange_dirs(self, host: Host) -> None:
