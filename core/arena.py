@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,12 @@ from core.events import (
 )
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
-from core.inodes import ArenaInodes, allocate_range
+from core.inodes import ArenaInodes, allocate_range, ranges_of, restore_ranges
 from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
-from core.paths import join
+from core.paths import display, join
 from core.placing import Identity
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
@@ -53,6 +53,7 @@ _log = logging.getLogger("realize.core.arena")
 
 _TELL_BYTES = 1024 * 1024
 _TELL_S = 0.5
+_TELL_PATHS = 5
 
 
 class Arena:
@@ -77,6 +78,8 @@ class Arena:
         self.datadir = config.datadir
         self.events = events
         self._now_ns = now_ns
+        self.peer_names: Mapping[PeerKey, str] = {}
+        """Names of the configured peers, for events; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
         self.looked_at = trio.Event()
@@ -85,8 +88,11 @@ class Arena:
         self.lock = DirectoryLock(config.workdir / "lock")
         self.db_path = config.workdir / "arena.db"
         self._conn = db.open_arena(self.db_path)
+        restore_ranges(global_conn, config.name, ranges_of(self._conn))
         inodes = ArenaInodes(self._conn, lambda end: allocate_range(global_conn, config.name, end))
-        self.cache = ArenaCache(config.name, self._conn, inodes, self_key, config.mark)
+        self.cache = ArenaCache(
+            config.name, self._conn, inodes, self_key, config.mark, lambda: now_ns() // 1_000_000
+        )
         with self.cache.write():
             self.cache.tree.set_root_real(config.datadir is not None)
         self.local = LocalEntries(self.cache)
@@ -235,24 +241,53 @@ class Arena:
                 self._tell_cached(cached)
 
     def _tell_cached(self, cached: Sequence[CachedNode]) -> None:
-        directory = self.cache.tree.directory_path
-        self.cache.emit(
-            FilesChanged(
-                arena=self.name,
-                what="available",
-                paths=tuple(join(directory(item.parent), item.name) for item in cached),
-                contents=tuple(item.hash for item in cached),
-                cause="mark" if self.cache.marks.all_explicit() or self.config.mark != "watch" else "user",
+        """Tell what is cached now: because it is marked, or because somebody read it or asked for it."""
+        directory, marks = self.cache.tree.directory_path, self.cache.marks
+        by_cause: dict[str, list[CachedNode]] = {}
+        for item in cached:
+            marked = marks.effective(item.node, item.parent) is not Mark.WATCH
+            by_cause.setdefault("mark" if marked else "user", []).append(item)
+        for cause, items in by_cause.items():
+            self.cache.emit(
+                FilesChanged(
+                    arena=self.name,
+                    what="available",
+                    paths=tuple(join(directory(item.parent), item.name) for item in items),
+                    contents=tuple(item.hash for item in items),
+                    cause=cause,
+                )
             )
-        )
 
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
         unrealizer.carry_on(self)
-        await self.blobs.start()
+        found = await self.blobs.start()
+        self._tell_damage([*found.damaged, *found.missing])
         await self._adopt_leftovers()
         await self._forget_lost_blobs()
         self.release_unwanted()
+
+    def _tell_damage(self, contents: Sequence[Hash]) -> None:
+        """Say which cached contents somebody changed or removed while this was not running."""
+        if not contents:
+            return
+        paths: list[str] = []
+        for content in contents:
+            nodes: list[Any] = self._conn.execute(
+                "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL", (content,)
+            ).fetchall()
+            text = ", ".join(display(self.cache.tree.path(node)) for (node,) in nodes)
+            last = "" if self._may_evict(content) else " (no other peer is known to hold it)"
+            paths.append(f"{text or content.hex()[:16]}{last}")
+        more = f" and {len(paths) - _TELL_PATHS} more" if len(paths) > _TELL_PATHS else ""
+        text = (
+            f"{len(paths)} cached contents were changed or removed in {self.config.workdir / 'blobs'}"
+            f" while Realize was not running: {', '.join(paths[:_TELL_PATHS])}{more};"
+            " they are fetched again when needed"
+        )
+        hint = f"realize verify {self.name}"
+        _log.warning("%s: %s; %s", self.name, text, hint)
+        self.warn(text, hint)
 
     async def _adopt_leftovers(self) -> None:
         """Take replaced files that a crash left in the work directory into the trash."""
@@ -299,9 +334,11 @@ class Arena:
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""
+        # One pass over the table; the `+` keeps SQLite from the index of hashes, by which it is a search for
+        # each real file as well: 5 s of the start with a million of them instead of 0.1.
         rows: list[Any] = self._conn.execute(
             "SELECT DISTINCT e.hash FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0"
-            " AND e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
+            " AND +e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:
@@ -327,17 +364,18 @@ class Arena:
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
         with self.cache.write():
-            self.cache.trash.forget(content for content, _ in victims)
             for content, freed in victims:
+                reason = "room was needed for other content"
+                for path in self.cache.trash.paths_of(content):
+                    self._tell_evicted(path, content, freed, f"{reason}; it was in the trash")
                 for node in self.cache.drop_cached(content):
-                    self.cache.emit(
-                        Evicted(
-                            arena=self.name,
-                            path=self.cache.tree.path(node),
-                            bytes_freed=freed,
-                            reason="room was needed for other content",
-                        )
-                    )
+                    self._tell_evicted(self.cache.tree.path(node), content, freed, reason)
+            self.cache.trash.forget(content for content, _ in victims)
+
+    def _tell_evicted(self, path: bytes, content: Hash, freed: int, reason: str) -> None:
+        self.cache.emit(
+            Evicted(arena=self.name, path=path, bytes_freed=freed, reason=reason, content=content)
+        )
 
     async def relieve(self) -> None:
         """Evict what is over the quota because others fill the disk; warn once if that is not enough."""

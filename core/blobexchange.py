@@ -61,7 +61,9 @@ class Exchange:
             raise ChangedError("the file is gone") from error
         finally:
             shelf.quota.release(disk_bytes)
-        self._adopted(content, size, disk_bytes, area)
+        # The rename changed the change time; what was read of the file before belongs to its hash.
+        ctime_ns = shelf.disk.facts_at(shelf.root_fd, blob_name(content)).ctime_ns
+        self._adopted(self._whole(content, size, disk_bytes, area, ctime_ns))
 
     def _check(self, dir_fd: int, name: bytes, size: int) -> int:
         try:
@@ -72,12 +74,13 @@ class Exchange:
             raise ChangedError("the file is not what it was")
         return facts.disk_bytes
 
-    def _adopted(self, content: Hash, size: int, disk_bytes: int, area: Area) -> None:
+    def _adopted(self, row: BlobRow) -> None:
         shelf = self._shelf
-        shelf.detach(content)  # what was fetched of it so far is replaced by the whole
-        old = shelf.rows.get(content)
-        shelf.rows.put_many([self._whole(content, size, disk_bytes, area)])
-        shelf.quota.settle(disk_bytes - (old.disk_bytes if old else 0))
+        shelf.detach(row.hash)  # what was fetched of it so far is replaced by the whole
+        old = shelf.rows.get(row.hash)
+        shelf.rows.put_many([row])
+        shelf.epoch_used = True
+        shelf.quota.settle(row.disk_bytes - (old.disk_bytes if old else 0))
 
     def enter(self, files: Sequence[Entering]) -> int:
         """See `BlobStore.enter`."""
@@ -88,32 +91,32 @@ class Exchange:
             area = Area.PROTECTED if known is not None and known[0] is Area.PROTECTED else file.area
             change += file.disk_bytes - (known[1] if known is not None else 0)
             rows.put_many([self._whole(file.content, file.size, file.disk_bytes, area)])
+        self._shelf.epoch_used = True
         return change
 
     def carry_in(self, files: Sequence[Entering], change: int) -> list[Hash]:
         """See `BlobStore.carry_in`."""
         lost: list[Hash] = []
+        times: list[tuple[Hash, int]] = []
         shelf = self._shelf
         shelf.quota.settle(change)
         for file in files:
             shelf.detach(file.content)  # what was held of it so far is replaced by the whole
+            name = blob_name(file.content)
             try:
-                shelf.disk.rename(
-                    shelf.root_fd, os.fsencode(file.path), shelf.root_fd, blob_name(file.content)
-                )
+                shelf.disk.rename(shelf.root_fd, os.fsencode(file.path), shelf.root_fd, name)
+                times.append((file.content, shelf.disk.facts_at(shelf.root_fd, name).ctime_ns))
             except (OSError, StoreError) as error:
                 _log.error("%s stays in the work directory: %s", file.path, error)
                 lost.append(file.content)
+        shelf.rows.set_times(times)
         if lost:
             shelf.forget(lost)
         return lost
 
-    def _whole(self, content: Hash, size: int, disk_bytes: int, area: Area) -> BlobRow:
-        shelf = self._shelf
-        shelf.epoch_used = True
-        return BlobRow(
-            content, size, ByteRanges.whole(size), True, area, disk_bytes, shelf.now_ns(), shelf.epoch
-        )
+    def _whole(self, content: Hash, size: int, disk_bytes: int, area: Area, ctime_ns: int = 0) -> BlobRow:
+        shelf, whole = self._shelf, ByteRanges.whole(size)
+        return BlobRow(content, size, whole, True, area, disk_bytes, shelf.now_ns(), shelf.epoch, ctime_ns)
 
     async def take(self, content: Hash, dir_fd: int, name: bytes) -> None:
         """See `BlobStore.take_file`."""

@@ -31,7 +31,15 @@ from core.config import DiskUsage
 from core.db import Connection, transaction
 from core.errors import ChangedError, CorruptError, StoreError
 from core.quota import SLACK_BYTES, Quota
-from core.reconcile import Doubts, Findings, ReconcileReport, reconcile_directory
+from core.reconcile import (
+    Doubts,
+    Findings,
+    ReconcileReport,
+    Survey,
+    reconcile_directory,
+    survey_directory,
+    what_is_right,
+)
 from core.types import BlockList, Hash
 
 _log = logging.getLogger("realize.core.blobs")
@@ -40,7 +48,7 @@ __all__ = ["BlobStore", "blob_name"]
 
 _CLEAN = "blob_clean"
 
-_RECONCILED_AT_ONCE = 16
+_SURVEYED_AT_ONCE = 16
 """LIMIT: of the 256 directories, looked at in one trip to a worker at the start."""
 
 
@@ -113,32 +121,46 @@ class BlobStore:
         doubts = Doubts(clean, shelf.flushed, shelf.epoch, shelf.now_ns())
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
-        for first in range(0, 256, _RECONCILED_AT_ONCE):
-            group = range(first, first + _RECONCILED_AT_ONCE)
-            rows = [(byte, {row.hash: row for row in shelf.rows.starting_with(byte)}) for byte in group]
-            findings = await trio.to_thread.run_sync(
-                lambda rows: [
-                    reconcile_directory(shelf.disk, shelf.root_fd, byte, known, doubts)
-                    for byte, known in rows
+        for start in range(0, 256, _SURVEYED_AT_ONCE):
+            known = [(first, shelf.rows.files(first)) for first in range(start, start + _SURVEYED_AT_ONCE)]
+            surveys = await trio.to_thread.run_sync(
+                lambda known: [
+                    (first, survey_directory(shelf.disk, shelf.root_fd, first, files, doubts))
+                    for first, files in known
                 ],
-                rows,
+                known,
                 limiter=self.workers,
             )
-            for found in findings:
-                self._apply(found)
-                report.add(found.report)
+            for first, survey in surveys:
+                if survey:
+                    report.add(await self._reconcile(first, survey, doubts))
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:
             _log.info("blobs reconciled: %s", report)
         return report
 
+    async def _reconcile(self, first: int, survey: Survey, doubts: Doubts) -> ReconcileReport:
+        shelf = self._shelf
+        rows = [row for content in survey.doubtful if (row := shelf.rows.get(content)) is not None]
+        found = await trio.to_thread.run_sync(
+            reconcile_directory, shelf.disk, shelf.root_fd, first, survey, rows, doubts, limiter=self.workers
+        )
+        self._apply(found)
+        return found.report
+
     def _apply(self, found: Findings) -> None:
-        if not (found.changed or found.gone or found.lists):
-            return
-        with transaction(self._shelf.conn):
-            self._shelf.rows.put_many(found.changed)
-            self._shelf.rows.delete_many(found.gone)
+        shelf = self._shelf
+        for row, blocks in found.wrong:
+            left = what_is_right(row, blocks, self.block_lists.get(row.hash))
+            if left is not None:
+                found.changed.append(left)
+            else:
+                shelf.disk.unlink(shelf.root_fd, blob_name(row.hash))
+                found.gone.append(row.hash)
+        with transaction(shelf.conn):
+            shelf.rows.put_many(found.changed)
+            shelf.rows.delete_many(found.gone)
             self.block_lists.put_many(found.lists)
 
     async def flush(self) -> None:
@@ -314,8 +336,9 @@ class BlobStore:
         blob.release_charge()
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
+        blob.settle_file()
         os.close(blob.fd)
-        if not blob.ranges and blob.size and not blob.removed:
+        if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
             with trio.CancelScope(shield=True):
                 await self._shelf.remove([blob.hash])  # nothing of it ever came
 

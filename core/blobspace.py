@@ -44,7 +44,7 @@ class Space:
                 victims = self._victims(short)
                 if not victims:
                     raise NoSpaceError(
-                        f"no room in the cache: {quota.reason(count)}, nothing can be evicted",
+                        f"no room in the cache: {quota.reason(count)}; nothing can be evicted",
                         hint="raise `disk_usage`, or unmark or evict something",
                     )
                 await self._evict(victims)

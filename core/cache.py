@@ -16,17 +16,20 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from core.changes import Changes
-from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, choose
+from core.choice import LOCAL_PEER, NOTHING, EntryRow, Flag, Shown, choose, tombstone
+from core.counters import Counters
 from core.db import Connection, transaction
 from core.events import AnyEvent
+from core.graves import Departed, Graves
 from core.history import History, Op
 from core.inodes import ArenaInodes
 from core.marks import Marks
 from core.moving import MovingRows
+from core.paths import join
 from core.trashrows import Reason, TrashRows
 from core.tree import NO_PARENT, Tree
 from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, Vector
-from core.versions import EMPTY, bump, decode, encode, merge
+from core.versions import EMPTY, decode, encode, merge
 
 _log = logging.getLogger("realize.core.cache")
 
@@ -62,6 +65,7 @@ class ArenaCache:
         inodes: ArenaInodes,
         self_key: PeerKey,
         default_mark: Mark,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Open the cache on its database; makes root and history when the database is new."""
         self.name = name
@@ -71,9 +75,14 @@ class ArenaCache:
         self.tree = Tree(conn, inodes)
         self.history = History(conn)
         self.trash = TrashRows(conn)
+        self.counters = Counters(conn, now_ms)
+        self.departed = Departed(conn)
+        self.graves = Graves(conn)
+        self.tree.made = self._on_made
         with transaction(conn):
             self.root = self.tree.ensure_root()
             self.history.ensure_uuid()
+            self.counters.ensure()
             inodes.save()
         self.marks = Marks(conn, self.tree, default_mark)
         self.moving = MovingRows(conn)
@@ -100,10 +109,13 @@ class ArenaCache:
             with transaction(self.conn):
                 yield changes
                 self._inodes.save()
+                self.counters.save()
                 changes.history = self.history.flush()
         except BaseException:
             self._inodes.rolled_back()
             self.history.rolled_back()
+            self.counters.rolled_back()
+            self.graves.rolled_back()
             self.tree.moved()
             self.marks.changed()
             self.moving.changed()
@@ -178,6 +190,7 @@ class ArenaCache:
         for key in [key for key in self._peer_ids if key not in kept]:
             peer = self._peer_ids[key]
             with self.write():
+                self._adopt_deletions(peer)
                 nodes = [
                     row[0] for row in self.conn.execute("SELECT node FROM entry WHERE peer = ?", (peer,))
                 ]
@@ -186,6 +199,20 @@ class ArenaCache:
                     self.refresh(node)
                 self.conn.execute("DELETE FROM peer WHERE id = ?", (peer,))
                 del self._peer_ids[key]
+
+    def _adopt_deletions(self, peer: int) -> None:
+        """Know of ourselves what a peer that is being forgotten deleted.
+
+        What others still claim of those paths would come back silently otherwise.
+        """
+        rows: list[Any] = self.conn.execute(
+            "SELECT e.node, e.vector, o.vector FROM entry e"
+            " LEFT JOIN entry o ON o.node = e.node AND o.peer = 0"
+            " WHERE e.peer = ? AND e.holding = 0 AND (o.holding IS NULL OR o.holding = 0)",
+            (peer,),
+        ).fetchall()
+        for node, vector, own in rows:
+            self.put_tombstone(node, merge((Vector(vector), Vector(own or EMPTY))))
 
     # -- entries
 
@@ -215,14 +242,12 @@ class ArenaCache:
         return int(row[0]) if row else 0
 
     def shown(self, node: int) -> Shown:
-        """Return the shown version of an existing node."""
+        """Return the shown version of a node; nothing for one that was removed (`core.trimming`)."""
         row = self.conn.execute(
             "SELECT kind, size, mtime_ns, mode, hash, vector, target, local, flags FROM node WHERE id = ?",
             (node,),
         ).fetchone()
-        if row is None:
-            raise KeyError(node)
-        return Shown(*row)
+        return Shown(*row) if row is not None else NOTHING
 
     def put_entry(self, node: int, entry: EntryRow, *, ino: int = 0, stamp: int = 0) -> None:
         """Write an entry of a node; call `refresh` afterwards."""
@@ -233,6 +258,8 @@ class ArenaCache:
         )
         if entry.peer == LOCAL_PEER:
             self._local_changed(node, real=entry.holding == Holding.REAL)
+            if entry.holding == Holding.TOMBSTONE:
+                self.departed.add([node])
 
     def _local_changed(self, node: int, *, real: bool) -> None:
         if real:
@@ -249,12 +276,15 @@ class ArenaCache:
     def next_vector(self, node: int) -> Vector:
         """Return the vector of a change made here, based on the version this host holds.
 
+        Where everybody is known to have deleted it, that is what was seen: what comes after is no conflict.
         The own counter is higher than any that the node's entries know, so that it was never used.
         """
         entries = self.entries(node)
         local = next((entry for entry in entries if entry.peer == LOCAL_PEER), None)
         base = EMPTY
-        if local is not None:
+        if all(entry.holding == Holding.TOMBSTONE for entry in entries):
+            base = merge(Vector(entry.vector) for entry in entries)
+        elif local is not None:
             shown = self.shown(node)
             base = Vector(shown.vector if shown.local else local.vector)
         return self.vector_over(node, [base])
@@ -262,11 +292,39 @@ class ArenaCache:
     def vector_over(self, node: int, vectors: Iterable[Vector]) -> Vector:
         """Return the vector of a change made here that descends from ``vectors``; never used before."""
         counters = decode(merge(vectors))
-        counters[self.self_key] = max(
-            (decode(Vector(entry.vector)).get(self.self_key, 0) for entry in self.entries(node)),
-            default=0,
+        known = [Vector(entry.vector) for entry in self.entries(node)]
+        counters[self.self_key] = self.counters.after(
+            max(decode(vector).get(self.self_key, 0) for vector in (encode(counters), *known))
         )
-        return bump(encode(counters), self.self_key)
+        return encode(counters)
+
+    def first_vector(self) -> Vector:
+        """Return the vector of what appears here at a path that nobody knows anything of."""
+        return encode({self.self_key: self.counters.after(0)})
+
+    def revalue(self, node: int, vector: Vector) -> None:
+        """Give this host's version of a node another vector; `refresh` afterwards, inside `write`."""
+        self.conn.execute("UPDATE entry SET vector = ? WHERE node = ? AND peer = 0", (vector, node))
+        self.history.append(node, Op.META)
+
+    # -- deletions that are remembered without a node
+
+    def _on_made(self, node: Inode, parent: int, name: bytes) -> None:
+        if self.graves:
+            self.unearth(node, join(self.tree.directory_path(parent), name))
+
+    def unearth(self, node: int, path: bytes) -> None:
+        """Give a node that was just made for a path the tombstone that its path had; inside `write`."""
+        vector = self.graves.get(path)
+        if vector is not None:
+            self.graves.remove(path)
+            self.put_tombstone(node, vector)
+
+    def put_tombstone(self, node: int, vector: Vector) -> None:
+        """Record, and tell the peers, that the path of a node is known here to be deleted; inside `write`."""
+        self.put_entry(node, tombstone(vector))
+        self.history.append(node, Op.REMOVE)
+        self.refresh(node)
 
     # -- shown versions
 
@@ -290,6 +348,8 @@ class ArenaCache:
             after = after._replace(flags=after.flags | before.flags & stay)
         if after == before:
             return
+        if after.kind == Kind.NONE and before.kind != Kind.NONE:
+            self.departed.add([node])
         self.conn.execute(
             "UPDATE node SET kind = ?, size = ?, mtime_ns = ?, mode = ?, hash = ?, vector = ?, target = ?,"
             " local = ?, flags = ? WHERE id = ?",

@@ -59,6 +59,11 @@ class Shown(NamedTuple):
     flags: int
 
 
+def tombstone(vector: bytes) -> EntryRow:
+    """Return this host's entry of a path that is gone."""
+    return EntryRow(LOCAL_PEER, int(Holding.TOMBSTONE), int(Kind.NONE), 0, 0, 0, None, vector, None)
+
+
 NOTHING = Shown(Kind.NONE, 0, 0, 0, None, EMPTY, None, 0, 0)
 
 

@@ -182,11 +182,7 @@ class Resolver:
         """Give this host's own version a vector above all."""
         cache = self._arena.cache
         with cache.write():
-            cache.conn.execute(
-                "UPDATE entry SET vector = ? WHERE node = ? AND peer = 0",
-                (self._vector(self._node), self._node),
-            )
-            cache.history.append(self._node, Op.META)
+            cache.revalue(self._node, self._vector(self._node))
             cache.refresh(self._node)
 
     async def _delete(self) -> None:

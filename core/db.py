@@ -47,7 +47,7 @@ _HEADER_BYTES = 100
 
 _MIGRATIONS: dict[str, tuple[str, ...]] = {
     "global": ("global.sql",),
-    "arena": ("arena.sql", "arena-2.sql", "arena-3.sql"),
+    "arena": ("arena.sql", "arena-2.sql", "arena-3.sql", "arena-4.sql", "arena-5.sql"),
 }
 """Scripts that bring a database of each kind from version n to n+1, in order."""
 

@@ -28,7 +28,9 @@ from core.locate import nearest
 from core.locks import DirectoryLock
 from core.ports import Network, PeerLink
 from core.provider import Provider
+from core.reader import ARENA_DB
 from core.subscriptions import Subscriptions
+from core.trimming import trim
 from core.types import DURABLE, Hash, Kind, PeerKey, Vector
 
 _log = logging.getLogger("realize.core.engine")
@@ -60,12 +62,16 @@ class Engine:
             undo.callback(self._global_lock.release)
             self.conn = db.open_global(config.cache_db)
             undo.callback(self.conn.close)
-            self.arenas = {
-                arena.name: Arena(arena, self.conn, self_key, self.events, time.time_ns)
-                for arena in config.arenas
+            # Those with a database first: what inodes they have must be known before others get any.
+            by_age = sorted(config.arenas, key=lambda arena: not (arena.workdir / ARENA_DB).exists())
+            opened = {
+                arena.name: Arena(arena, self.conn, self_key, self.events, time.time_ns) for arena in by_age
             }
+            self.arenas = {arena.name: opened[arena.name] for arena in config.arenas}
             self._record_directories()
             undo.pop_all()
+        for each in self.arenas.values():
+            each.peer_names = {key: name for name, key in peer_keys.items()}
         self.counters = {name: ArenaCounter(arena.db_path) for name, arena in self.arenas.items()}
         self._counts: dict[str, tuple[int, ArenaCounts]] = {}
         self._counting = trio.CapacityLimiter(1)
@@ -107,6 +113,7 @@ class Engine:
                 nursery.start_soon(self.subscriptions.run)
                 nursery.start_soon(self.churten.run)
                 nursery.start_soon(self._maintain)
+                nursery.start_soon(self._trim)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
@@ -122,24 +129,34 @@ class Engine:
         self._global_lock.release()
 
     async def _maintain(self) -> None:
-        """Flush and trim now and then."""
-        trimmed = trio.current_time()
+        """Flush now and then, and give back what is over the quota."""
         while True:
             await trio.sleep(_FLUSH_S)
             for arena in self.arenas.values():
                 await arena.blobs.flush()
                 await arena.relieve()
-            if trio.current_time() - trimmed >= _TRIM_S:
-                trimmed = trio.current_time()
-                self._trim()
 
-    def _trim(self) -> None:
+    async def _trim(self) -> None:
+        """Trim now and then."""
+        while True:
+            await trio.sleep(_TRIM_S)
+            await self.trim()
+
+    async def trim(self, now_s: int | None = None) -> None:
+        """Let go of what nobody needs any more: entries of history, tombstones, unwanted blobs.
+
+        ``now_s`` is the wall clock, for what goes by age.
+        """
+        self.subscriptions.flush_acknowledgements()
         for arena in self.arenas.values():
             arena.release_unwanted()
             cache = arena.cache
             keys = [self.peer_keys[peer.name] for peer in self.config.peers if _sees(peer.arenas, arena.name)]
-            with cache.write():
-                cache.history.trim(min((cache.acknowledged(key) for key in keys), default=cache.history.last))
+            acknowledged = min((cache.acknowledged(key) for key in keys), default=cache.history.last)
+            try:
+                await trim(cache, acknowledged, int(time.time()) if now_s is None else now_s)
+            except StoreError as error:
+                _log.warning("%s: history could not be trimmed: %s", arena.name, error)
 
     # -- the directories above the arenas
 

@@ -126,6 +126,15 @@ async def _give_up(arena: Arena, node: int, content: Hash) -> int:
     with cache.write() as changes:
         changes.nodes.add(node)
         changes.touched.add(cache.tree.parent_and_name(node)[0])
-        cache.emit(Evicted(arena=arena.name, path=at.path, bytes_freed=freed, reason="the user asked for it"))
+        cache.emit(
+            Evicted(
+                arena=arena.name,
+                path=at.path,
+                bytes_freed=freed,
+                reason="the user asked for it",
+                content=content,
+                cause="user",
+            )
+        )
         cache.emit(QuotaChanged(arena=arena.name, used=arena.blobs.quota.used_bytes, max=None))
     return freed

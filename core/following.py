@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from core.cache import ArenaCache
-from core.choice import LOCAL_PEER, EntryRow
+from core.choice import LOCAL_PEER, EntryRow, tombstone
 from core.history import Op
-from core.renames import exchange, move_marks, tombstone
+from core.renames import exchange, move_marks
 from core.types import Holding, Inode, Kind, RelPath, Vector
 from core.versions import merge
 

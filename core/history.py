@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import secrets
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from core.db import Connection
 
@@ -17,6 +17,8 @@ KEEP_S = 30 * 24 * 3600
 """LIMIT: entries older than this are trimmed whoever still lacks them (spec 4 §History)."""
 KEEP_ENTRIES = 200_000
 """LIMIT: entries beyond the newest so many are trimmed (spec 4 §History)."""
+_TRIM_ENTRIES = 5000
+"""LIMIT: entries that go in one transaction: about 5 ms."""
 
 
 class Op(enum.IntEnum):
@@ -104,15 +106,22 @@ class History:
             )
         ]
 
-    def trim(self, acknowledged: int) -> None:
+    def trim(self, acknowledged: int, limit: int = _TRIM_ENTRIES) -> bool:
         """Remove what every configured peer has acknowledged, and what is too old or too much.
 
-        ``acknowledged`` is the least position of the configured peers. Call inside a transaction.
+        ``acknowledged`` is the least position of the configured peers. At most the oldest ``limit`` entries
+        go; says whether any did. Call inside a transaction.
         """
-        limit = max(acknowledged, self.last - KEEP_ENTRIES)
-        self._conn.execute("DELETE FROM history WHERE seq <= ?", (limit,))
-        self._conn.execute(
-            "DELETE FROM history WHERE seq <= (SELECT coalesce(max(seq), 0) FROM history WHERE at_s < ?"
-            " AND seq <= (SELECT coalesce(min(seq), 0) + 50000 FROM history))",
-            (int(time.time()) - KEEP_S,),
-        )
+        first = self.first()
+        if first > self.last:
+            return False
+        until = min(first + limit - 1, self.last)
+        old: Any = self._conn.execute(
+            "SELECT coalesce(max(seq), 0) FROM history WHERE seq <= ? AND at_s < ?",
+            (until, int(time.time()) - KEEP_S),
+        ).fetchone()
+        until = min(until, max(acknowledged, self.last - KEEP_ENTRIES, int(old[0])))
+        if until < first:
+            return False
+        self._conn.execute("DELETE FROM history WHERE seq <= ?", (until,))
+        return True

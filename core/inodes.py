@@ -2,16 +2,18 @@
 
 A range is remembered by its last inode only (spec 4 §Tree and inodes). Two databases cannot commit
 together, so an arena that lost the record of a range gets the same range again: it passes the end
-of the one it exhausted, and a later range of its own is returned before a new one is made.
+of the one it exhausted, and a later range of its own is returned before a new one is made. The other way
+round, an arena knows its ranges, for a global database that was deleted (`restore_ranges`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from core.db import Connection, transaction
+from core.errors import StoreError
 from core.types import Inode
 
 RESERVED_LAST = 99
@@ -46,9 +48,41 @@ def allocate_range(conn: Connection, owner: str, exhausted_end: int) -> InodeRan
             return InodeRange(start, known[0] + 1)
         highest = conn.execute("SELECT max(last) FROM inode_range").fetchone()
         last = highest[0] if highest and highest[0] is not None else RESERVED_LAST
-        size = _ARENA_RANGE if owner else _GLOBAL_RANGE
+        size = _size_of(owner)
         conn.execute("INSERT INTO inode_range (last, owner) VALUES (?, ?)", (last + size, owner))
         return InodeRange(last + 1, last + size + 1)
+
+
+def ranges_of(conn: Connection) -> list[InodeRange]:
+    """Return the ranges that the arena database ``conn`` was given, in order."""
+    return [InodeRange(*row) for row in conn.execute("SELECT start, end FROM inode_range ORDER BY start")]
+
+
+def restore_ranges(conn: Connection, owner: str, ranges: Iterable[InodeRange]) -> None:
+    """Write ranges that an arena has into the global database ``conn``, which may have lost them.
+
+    Before any range is allocated: the inodes would be given out twice.
+
+    Raises:
+        StoreError: they belong to something else by now.
+    """
+    with transaction(conn):
+        for one in ranges:
+            above: Any = conn.execute(
+                "SELECT last, owner FROM inode_range WHERE last >= ? ORDER BY last LIMIT 1", (one.start,)
+            ).fetchone()
+            if above == (one.end - 1, owner):
+                continue
+            if above is not None and above[0] - _size_of(above[1]) < one.end - 1:
+                raise StoreError(
+                    f"inodes from {one.start} on are those of {owner!r} and of {above[1] or 'the mount'!r}",
+                    hint="the arena's database is not of this `[cache].db`; move one of them away",
+                )
+            conn.execute("INSERT INTO inode_range (last, owner) VALUES (?, ?)", (one.end - 1, owner))
+
+
+def _size_of(owner: str) -> int:
+    return _ARENA_RANGE if owner else _GLOBAL_RANGE
 
 
 def owner_of(conn: Connection, inode: int) -> str | None:
@@ -88,6 +122,7 @@ class ArenaInodes:
         """Make the allocator; ``request_range(exhausted_end)`` asks the global database."""
         self._conn = conn
         self._request_range = request_range
+        self._new_ranges: list[InodeRange] = []
         self._next, self._end = self._load()
         self._saved = (self._next, self._end)
 
@@ -101,6 +136,7 @@ class ArenaInodes:
         """Return the next free inode."""
         if self._next >= self._end:
             got = self._request_range(self._end)
+            self._new_ranges.append(got)
             self._next, self._end = got.start, got.end
         inode = Inode(self._next)
         self._next += 1
@@ -113,9 +149,15 @@ class ArenaInodes:
                 "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
                 [("inode_next", self._next), ("inode_end", self._end)],
             )
+            self._conn.executemany(
+                "INSERT OR IGNORE INTO inode_range (start, end) VALUES (?, ?)",
+                [(got.start, got.end) for got in self._new_ranges],
+            )
+            self._new_ranges.clear()
             self._saved = (self._next, self._end)
 
     def rolled_back(self) -> None:
         """Forget what was handed out in a transaction that failed."""
+        self._new_ranges.clear()
         self._next, self._end = self._load()
         self._saved = (self._next, self._end)

@@ -33,8 +33,10 @@ def set_mark(cache: ArenaCache, node: int, path: bytes, mark: Mark | None) -> bo
     """Set or remove the explicit mark of a node; inside `ArenaCache.write`. Says whether it is another."""
     if cache.marks.set(node, mark) == mark:
         return False
-    is_dir = cache.shown(node).kind == Kind.DIR
-    cache.mark_dirty([node], subtree=is_dir)
+    kind = cache.shown(node).kind
+    cache.mark_dirty([node], subtree=kind == Kind.DIR)
+    if kind == Kind.NONE:
+        cache.departed.look_at(node)
     cache.changes.nodes.add(node)
     cache.emit(MarkChanged(arena=cache.name, path=path, mark=mark.value if mark else None))
     return True

@@ -5,6 +5,7 @@ Implements `core.ports.MountBackend`. Engine thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -95,7 +96,9 @@ class MountService:
         if nodes:
             with at.cache.write() as changes:
                 changes.nodes |= nodes
-                changes.touched |= {at.cache.tree.parent_and_name(node)[0] for node in nodes}
+                for node in nodes:
+                    with contextlib.suppress(KeyError):  # it was deleted, and removed, while it was open
+                        changes.touched.add(at.cache.tree.parent_and_name(node)[0])
 
     def used(self, arena: str, inode: Inode, content: Hash) -> None:
         """See `MountBackend.used`."""
@@ -166,7 +169,10 @@ class MountService:
     ) -> bytes:
         """See `MountBackend.read_unhashed`."""
         at = self._engine.arena(arena)
-        path = at.cache.tree.path(inode)
+        try:
+            path = at.cache.tree.path(inode)
+        except KeyError:
+            raise NoHolderError("the file was deleted everywhere") from None
         links = self._engine.holders_of_version(at, inode, vector)
         problem: Exception | None = None
         for link in links:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from core.blobdisk import DiskSpace
 from core.config import DiskUsage, Share
+from core.units import human_bytes
 
 SLACK_BYTES = 16 * 1024
 """LIMIT: blocks that a filesystem may add for the extents of one sparse file (ext4: 340 extents each)."""
@@ -77,11 +78,9 @@ class Quota:
         """Say why ``count`` bytes cannot be reserved."""
         limit = self.max_bytes
         if limit is not None and self.used_bytes + self.reserved_bytes + count > limit:
-            return (
-                f"the cache may use {limit} bytes, {self.used_bytes + self.reserved_bytes} are in use"
-                f" and {count} more are needed"
-            )
-        return f"{self._space().free_bytes} bytes are free on the disk, and `leave` keeps them"
+            most, used = human_bytes(limit), human_bytes(self.used_bytes + self.reserved_bytes)
+            return f"it may use {most}, {used} are in use and {human_bytes(count)} more are needed"
+        return f"{human_bytes(self._space().free_bytes)} are free on the disk, which `leave` keeps free"
 
     def reserve(self, count: int) -> None:
         """Take ``count`` bytes that `shortage` says are there."""

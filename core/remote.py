@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
@@ -19,7 +19,7 @@ from core.following import follow
 from core.paths import join
 from core.trashrows import Reason
 from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
-from core.versions import advanced
+from core.versions import advanced, decode, descends, merge
 
 _log = logging.getLogger("realize.core.remote")
 
@@ -40,12 +40,21 @@ _UPDATE_SINGLE = (
 )
 
 
+class _Known(NamedTuple):
+    """What a node shows before an entry of it is applied."""
+
+    kind: int
+    hash: bytes | None
+    vector: bytes
+
+
 class RemoteEntries:
     """The writing side of a subscription to one arena of any peer."""
 
     def __init__(self, cache: ArenaCache) -> None:
         """Write into ``cache``."""
         self._cache = cache
+        self._given_out = cache.counters.highest
 
     def apply(self, key: PeerKey, peer_name: str, batch: Batch) -> None:
         """Apply one batch of a peer and its position, durably with respect to a crash of the process."""
@@ -55,12 +64,17 @@ class RemoteEntries:
             if batch.phase is Phase.CATCHUP_START:
                 cache.conn.execute("UPDATE peer SET stamp = stamp + 1 WHERE id = ?", (peer,))
             stamp = self._stamp(peer)
+            listing = batch.phase is not Phase.FOLLOW
+            is_first = not cache.position(key)[0]
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
             for group in batch.groups:
                 if group.renamed_from:
                     self._follow_renames(peer, group)
             for group in batch.groups:
-                _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet).write()
+                writer = _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet, listing=listing)
+                if is_first:
+                    writer.given_out = self._given_out
+                writer.write()
             if batch.phase is Phase.CATCHUP_COMPLETE:
                 self._drop_unlisted(peer, stamp)
             if batch.phase in (Phase.FOLLOW, Phase.CATCHUP_COMPLETE):
@@ -80,17 +94,20 @@ class RemoteEntries:
         return int(row[0]) if row else 0
 
     def _drop_unlisted(self, peer: int, stamp: int) -> None:
-        """Drop what a full listing did not mention: not held there any more, but not deleted either."""
+        """Drop what a full listing did not mention: not held there any more, but not deleted either.
+
+        A deletion that is not listed any more was trimmed there; it stays one.
+        """
         cache = self._cache
         nodes = [
             row[0]
             for row in cache.conn.execute(
-                "SELECT node FROM entry WHERE peer = ? AND stamp < ?", (peer, stamp)
+                "SELECT node FROM entry WHERE peer = ? AND stamp < ? AND holding <> 0", (peer, stamp)
             )
         ]
         if not nodes:
             return
-        cache.conn.execute("DELETE FROM entry WHERE peer = ? AND stamp < ?", (peer, stamp))
+        cache.conn.execute("DELETE FROM entry WHERE peer = ? AND stamp < ? AND holding <> 0", (peer, stamp))
         for node in nodes:
             cache.refresh(node)
 
@@ -120,25 +137,37 @@ class _GroupWriter:
     """Writes the entries of one directory; new names in bulk, known ones one by one."""
 
     def __init__(
-        self, cache: ArenaCache, peer: int, peer_name: str, stamp: int, group: Group, *, quiet: bool
+        self,
+        cache: ArenaCache,
+        peer: int,
+        peer_name: str,
+        stamp: int,
+        group: Group,
+        *,
+        quiet: bool,
+        listing: bool,
     ) -> None:
         self._cache = cache
         self._peer = peer
         self._peer_name = peer_name
         self._event_peer = "" if quiet else peer_name
         self._stamp = stamp
+        self._listing = listing
+        self.given_out: int | None = None
+        """The highest counter of ours before this process began; None if the peer was heard before."""
         self._group = group
         self._parent = cache.tree.ensure_dir(group.directory)
         self._wanted = cache.marks.of_directory(self._parent) is not Mark.WATCH
         self._new_nodes: list[tuple[object, ...]] = []
         self._new_entries: list[tuple[object, ...]] = []
+        self._new_deleted: list[int] = []
         self._new_names: set[bytes] = set()
         self._dirty: list[int] = []
 
     def write(self) -> None:
         cache, conn, parent = self._cache, self._cache.conn, self._parent
         select = (
-            "SELECT n.id, n.kind, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
+            "SELECT n.id, n.kind, n.hash, n.vector, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
             " WHERE n.parent = ? AND n.name = ?"
         )
         appeared: set[bytes] = set()
@@ -147,6 +176,10 @@ class _GroupWriter:
             if name in self._new_names:
                 self._flush_new()
             known: list[Any] = conn.execute(select, (parent, name)).fetchall()
+            if not known and self._was_deleted(name, entry):
+                known = conn.execute(select, (parent, name)).fetchall()
+                if not known:
+                    continue
             if not known:
                 if entry.holding != Holding.DROPPED:
                     self._add(name, entry)
@@ -155,13 +188,37 @@ class _GroupWriter:
                 continue
             if not live or entry.holding == Holding.DROPPED:
                 appeared.discard(name)
-            self._update(Inode(known[0][0]), known[0][1], [row[2] for row in known], name, entry)
+            node, *was, _ = known[0]
+            self._update(Inode(node), _Known(*was), [row[-1] for row in known], name, entry)
         self._flush_new()
         if appeared:
             cache.changes.listings.add(parent)
             cache.show_directory(parent)
         if self._dirty:
             cache.mark_dirty(self._dirty)
+
+    def _was_deleted(self, name: bytes, entry: EntryRow) -> bool:
+        """Say whether a path without a node is known to be deleted, for all that this entry knows.
+
+        Then it has a node with that deletion again, unless the entry is another deletion of it.
+        """
+        cache, vector = self._cache, Vector(entry.vector)
+        live = entry.holding in (Holding.REAL, Holding.CACHED)
+        path = join(self._group.directory, name)
+        deletion = cache.graves.get(path)
+        if deletion is None:
+            if not (live and self._listing and cache.graves.may_be_deleted(vector)):
+                return False
+            # Not known for sure: a deletion that the version does not know, and that does not know it.
+            cache.put_tombstone(cache.tree.ensure_child(self._parent, name), cache.first_vector())
+        elif not live:
+            cache.graves.widen(path, merge((deletion, vector)))
+        elif descends(vector, deletion):
+            cache.graves.remove(path)
+            return False
+        else:
+            cache.tree.ensure_child(self._parent, name)
+        return True
 
     def _add(self, name: bytes, entry: EntryRow) -> None:
         node = self._cache.allocate()
@@ -171,6 +228,8 @@ class _GroupWriter:
         self._new_entries.append((node, *entry, self._stamp))
         if self._wanted and shown.kind != Kind.NONE:
             self._dirty.append(node)
+        if entry.holding == Holding.TOMBSTONE:
+            self._new_deleted.append(node)
         if entry.kind == Kind.DIR:
             # A directory may be listed before or after what is in it; its own node must be there now.
             self._flush_new()
@@ -181,15 +240,19 @@ class _GroupWriter:
         if self._new_nodes:
             self._cache.conn.executemany(_INSERT_NODE, self._new_nodes)
             self._cache.conn.executemany(_INSERT_ENTRY, self._new_entries)
+            self._cache.departed.add(self._new_deleted)
+            self._new_deleted.clear()
             self._new_nodes.clear()
             self._new_entries.clear()
             self._new_names.clear()
 
     def _update(
-        self, node: Inode, before: int, peers: list[int | None], name: bytes, entry: EntryRow
+        self, node: Inode, before: _Known, peers: list[int | None], name: bytes, entry: EntryRow
     ) -> None:
         cache = self._cache
         alone = all(peer in (None, self._peer) for peer in peers)
+        if LOCAL_PEER in peers:
+            self._reclaim(node, entry)
         if entry.holding == Holding.DROPPED:
             cache.remove_entry(node, self._peer)
             cache.refresh(node)
@@ -197,16 +260,49 @@ class _GroupWriter:
             cache.conn.execute(_INSERT_ENTRY, (node, *entry, self._stamp))
             if alone and entry.holding != Holding.TOMBSTONE and entry.kind != Kind.DIR:
                 cache.conn.execute(_UPDATE_SINGLE, (*show_single(entry)[:7], node))
-                cache.note_change(node, self._parent, name, before, entry.kind)
+                cache.note_change(node, self._parent, name, before.kind, entry.kind)
             else:
                 self._refresh_shared(node, name)
         held = LOCAL_PEER in peers
         if self._wanted or held or cache.marks.explicit(node) is not None:
             self._dirty.append(node)
-        if self._event_peer and entry.kind == Kind.FILE and before == Kind.FILE:
-            self._event(name, "replaced" if entry.holding == Holding.REAL else "available")
-        if self._event_peer and entry.holding == Holding.TOMBSTONE and before:
-            self._event(name, "removed")
+        if self._event_peer:
+            self._tell(node, before, name, entry)
+
+    def _tell(self, node: Inode, before: _Known, name: bytes, entry: EntryRow) -> None:
+        """Tell what the peer did, if it changed what is shown; the first hash of a version is no change."""
+        if entry.holding == Holding.TOMBSTONE:
+            if before.kind:
+                self._event(name, "removed")
+            return
+        if entry.kind != Kind.FILE:
+            return
+        if entry.holding == Holding.CACHED:
+            self._event(name, "available")
+            return
+        now = self._cache.shown(node)
+        if now.kind != Kind.FILE or now.hash == before.hash:
+            return
+        if before.hash is None and before.kind == Kind.FILE and now.vector == before.vector:
+            return
+        self._event(name, "replaced" if before.kind == Kind.FILE else "added")
+
+    def _reclaim(self, node: Inode, entry: EntryRow) -> None:
+        """Keep what is real here from being replaced by an older version of our own that we know nothing of.
+
+        That is so where the database was deleted and the clock has gone back since: the file that was found
+        here may be a change of that version, and its vector is too low.
+        """
+        cache = self._cache
+        count = decode(Vector(entry.vector)).get(cache.self_key, 0)
+        if self.given_out is None or count <= self.given_out:
+            return
+        cache.counters.stay_above(count)
+        local = cache.local_entry(node)
+        if local is None or local.holding != Holding.REAL or local.hash == entry.hash is not None:
+            return
+        if descends(Vector(entry.vector), Vector(local.vector)):
+            cache.revalue(node, cache.vector_over(node, [Vector(local.vector)]))
 
     def _refresh_shared(self, node: Inode, name: bytes) -> None:
         cache = self._cache
@@ -234,6 +330,16 @@ class _GroupWriter:
         by = advanced(Vector(was.vector), Vector(now.vector))
         why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
         self._cache.trash_cached(node, by[0] if by else None, why)
+        self._cache.emit(
+            FileChanged(
+                arena=self._cache.name,
+                path=self._cache.tree.path(node),
+                what="dropped",
+                peer=self._peer_name,
+                cause="peer",
+                before=was.hash,
+            )
+        )
 
     def _event(self, name: bytes, what: str) -> None:
         self._cache.emit(

@@ -15,21 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.cache import ArenaCache
-from core.choice import LOCAL_PEER, EntryRow, Flag
+from core.choice import LOCAL_PEER, EntryRow, Flag, tombstone
 from core.events import FileChanged
 from core.history import Op
 from core.paths import join
 from core.ports import Found
 from core.types import Holding, Inode, Kind, RelPath, Vector
-from core.versions import EMPTY, bump, decode, descends, encode
+from core.versions import decode, descends, encode
 
 _ASIDE = -1
 """Where rows are for a moment while two nodes change places; no node has such a number."""
-
-
-def tombstone(vector: bytes) -> EntryRow:
-    """Return this host's entry of a path that is gone."""
-    return EntryRow(LOCAL_PEER, int(Holding.TOMBSTONE), int(Kind.NONE), 0, 0, 0, None, vector, None)
 
 
 def exchange(cache: ArenaCache, node: int, other: int) -> None:
@@ -86,6 +81,8 @@ def move_marks(cache: ArenaCache, node: int, left: int) -> None:
 class _Bulk:
     """Statements on the children of one directory that nobody else's node stands in the way of."""
 
+    first_vector: Vector
+    """Of what is at a path that nobody knows anything of."""
     nodes: list[tuple[object, ...]] = field(default_factory=list)
     shown: list[tuple[object, ...]] = field(default_factory=list)
     entries: list[tuple[object, ...]] = field(default_factory=list)
@@ -112,6 +109,7 @@ class _Bulk:
         )
         conn.executemany("UPDATE entry SET vector = ? WHERE node = ? AND peer = 0", self.vectors)
         conn.executemany("UPDATE entry SET node = ? WHERE node = ? AND peer > 0", self.claims)
+        cache.departed.add(row[0] for row in self.nodes)  # type: ignore[misc]  # their first column is the node
         for node in self.refresh:
             cache.refresh(node)
 
@@ -122,7 +120,6 @@ class Renamer:
     def __init__(self, cache: ArenaCache) -> None:
         """Write into ``cache``."""
         self._cache = cache
-        self._first_vector = bump(EMPTY, cache.self_key)
         self._bumped: dict[tuple[bytes, int], Vector] = {}
 
     def rename(self, found: Found, *, listed: bool) -> bool:
@@ -133,6 +130,7 @@ class Renamer:
         if old is None or node is None or not self._is_same(node, found):
             return False
         with cache.write():
+            self._bumped.clear()
             parent = cache.tree.ensure_dir(found.directory)
             above = {parent, *cache.tree.ancestors(parent)}
             other = cache.tree.child(parent, found.name)
@@ -151,6 +149,7 @@ class Renamer:
                     cause="user",
                     before=cache.shown(node).hash,
                     after=cache.shown(node).hash,
+                    origin=old,
                 )
             )
         return True
@@ -225,8 +224,10 @@ class Renamer:
         waiting: dict[bytes, int] = dict(
             cache.conn.execute("SELECT name, id FROM node WHERE parent = ?", (other,))
         )
+        if cache.graves:
+            self._unearth(node, other, [row[1] for row in rows if row[5] is not None], waiting)
         claims = self._claims(node)
-        bulk = _Bulk()
+        bulk = _Bulk(cache.first_vector())
         moved: list[tuple[int, int, int, bytes]] = []
         staying: list[tuple[int, int | None]] = []
         for row in rows:
@@ -247,6 +248,17 @@ class Renamer:
         bulk.write(cache)
         cache.changes.listings |= {node, other}
         return moved
+
+    def _unearth(self, node: int, other: int, names: Iterable[bytes], waiting: dict[bytes, int]) -> None:
+        """Put the nodes of paths that were deleted back to where those of the new paths are waiting."""
+        cache = self._cache
+        path = cache.tree.path(node)
+        for name in names:
+            at = join(path, name)
+            if name not in waiting and cache.graves.get(at) is not None:
+                waiting[name] = left = cache.allocate()
+                cache.tree.insert_bare(left, other, name)
+                cache.unearth(left, at)
 
     def _claims(self, directory: int) -> dict[int, list[Vector]]:
         claims: dict[int, list[Vector]] = {}
@@ -274,7 +286,7 @@ class Renamer:
         bulk.nodes.append((left, parent, name, was))
         bulk.entries.append((left, was))
         keep = flags & int(Flag.UNREADABLE | Flag.DAMAGED)
-        first = self._first_vector
+        first = bulk.first_vector
         bulk.shown.append((kind, size, mtime_ns, mode, content, first, target, keep, child))
         bulk.vectors.append((first, child))
         if vectors:
@@ -289,10 +301,8 @@ class Renamer:
         bumped = self._bumped.get((base, count))
         if bumped is None:
             counters = decode(Vector(base))
-            counters[key] = max(counters.get(key, 0), count)
-            if len(self._bumped) > 1000:
-                self._bumped.clear()
-            bumped = self._bumped[base, count] = bump(encode(counters), key)
+            counters[key] = self._cache.counters.after(max(counters.get(key, 0), count))
+            bumped = self._bumped[base, count] = encode(counters)
         return bumped
 
     def _take_place(self, child: int, left: int, row: Any) -> None:  # noqa: ANN401 - a row of SQLite

@@ -169,8 +169,8 @@ class Service:
     def _held_deletes(self) -> list[str]:
         """Return a line for each arena whose deletions wait for the user."""
         return [
-            f"{arena.name}: {arena.index.held_files} deleted files are held; if you deleted them:"
-            f" `realize arena confirm-deletes {arena.name}`"
+            f"{arena.name}: {arena.index.held_files} deletions are held; if they are yours:"
+            f" `realize arena confirm-deletes {arena.name}`, else put the files back"
             for arena in self._engine.arenas.values()
             if arena.index is not None and arena.index.held_files
         ]

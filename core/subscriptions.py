@@ -72,7 +72,7 @@ class Subscriptions:
         if scope is not None:
             scope.cancel()
         self._current = {(key, arena) for key, arena in self._current if key != link.key}
-        self._flush_acknowledgements()
+        self.flush_acknowledgements()
         self._acked = {(key, arena): seq for (key, arena), seq in self._acked.items() if key != link.key}
         _log.info("%s is gone: %s", link.name, reason or "stopped here")
         self._links_changed(link)
@@ -140,17 +140,18 @@ class Subscriptions:
     async def _persist_acknowledgements(self) -> None:
         while True:
             await trio.sleep(_ACK_PERSIST_S)
-            self._flush_acknowledgements()
+            self.flush_acknowledgements()
 
-    def _flush_acknowledgements(self) -> None:
+    def flush_acknowledgements(self) -> None:
+        """Write what peers have acknowledged."""
         for (key, name), seq in self._acked.items():
             cache = self._arenas[name].cache
             if cache.acknowledged(key) != seq:
                 cache.set_acknowledged(key, seq)
 
     def close(self) -> None:
-        """Write what peers have acknowledged; at the end."""
-        self._flush_acknowledgements()
+        """Write what is to be known at the next start."""
+        self.flush_acknowledgements()
 
     def waiting_for(self) -> str:
         """Say what keeps the announcements from being complete on both sides; "" when nothing does."""

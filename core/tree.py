@@ -1,13 +1,14 @@
 """The tree of one arena: nodes by parent and name, and paths in both directions.
 
 Paths are never stored; they are walked and remembered in a bounded memory. Only the engine thread
-uses a `Tree`; readers have their own in `core.reader`. Nodes are never deleted, so a remembered id
-stays right until a directory moves (`moved`).
+uses a `Tree`; readers have their own in `core.reader`. A remembered id stays right until a directory moves
+(`moved`) or a node that shows nothing is removed (`forget`, by `core.trimming`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from core.db import Connection
 from core.inodes import ArenaInodes
@@ -32,6 +33,8 @@ class Tree:
         self._ids: dict[bytes, Inode] = {}
         self._paths: dict[int, RelPath] = {}
         self.root = Inode(0)
+        self.made: Callable[[Inode, int, bytes], None] | None = None
+        """Called with each node that `ensure_child` makes, its parent and name."""
 
     def ensure_root(self) -> Inode:
         """Return the inode of the arena root, made when it is not there yet."""
@@ -70,6 +73,8 @@ class Tree:
         if node is None:
             node = self._inodes.allocate()
             self.insert_bare(node, parent, name)
+            if self.made is not None:
+                self.made(node, parent, name)
         return node
 
     def find(self, path: bytes) -> Inode | None:
@@ -113,6 +118,12 @@ class Tree:
         """Forget all remembered paths: a directory has moved, or a transaction was rolled back."""
         self._ids.clear()
         self._paths.clear()
+
+    def forget(self, node: int) -> None:
+        """Forget the path of a node that is being removed."""
+        path = self._paths.pop(node, None)
+        if path is not None:
+            del self._ids[path]
 
     def moved_if_known(self, *nodes: int) -> None:
         """Forget all remembered paths if one of these nodes, which have moved, is among them."""

@@ -213,6 +213,7 @@ class Unrealizer:
                     what="unrealized",
                     paths=tuple(job.path for job, _ in taken),
                     contents=tuple(job.content for job, _ in taken),
+                    befores=tuple(job.content for job, _ in taken),
                     cause="mark",
                 )
             )

@@ -203,13 +203,19 @@ class MountOps(pyfuse3.Operations):
             except (FileNotFoundError, BlockingIOError):
                 # RACE: it is on its way between datadir and blob store, which takes some milliseconds.
                 await trio.sleep(wait_s)
-        return self._open_shown(inode)
+        return self._open_shown(inode, wherever=True)
 
-    def _open_shown(self, inode: InodeT) -> tuple[str, Opened]:
+    def _open_shown(self, inode: InodeT, *, wherever: bool = False) -> tuple[str, Opened]:
         place = self._view.place(inode)
         if place is None or place.node.kind == Kind.DIR:
             raise FUSEError(errno.EISDIR)
-        return place.arena, self._opener.open(place)
+        try:
+            return place.arena, self._opener.open(place)
+        except FileNotFoundError:
+            elsewhere = self._opener.open_missing(place) if wherever else None
+            if elsewhere is None:
+                raise
+            return place.arena, elsewhere
 
     @waiting_handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

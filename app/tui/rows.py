@@ -72,6 +72,8 @@ def _arena_row(node: Node, status: ArenaStatus | None, marked: bool) -> Row:
 def _arena_state(status: ArenaStatus) -> Cell:
     if status.offline:
         return text("✖  offline", "bad")
+    if status.held_deletes:
+        return text(f"⚠  {status.held_deletes} held", "warn")
     if status.conflicts:
         return text(f"⚠  {present.plural(status.conflicts, 'conflict')}", "conflict")
     if status.hashing:

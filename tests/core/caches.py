@@ -32,7 +32,7 @@ def memory_cache(mark: Mark = Mark.WATCH) -> Iterator[ArenaCache]:
     global_conn = db.open_global(Path(":memory:"))
     conn = db.open_arena(Path(":memory:"))
     inodes = ArenaInodes(conn, lambda end: allocate_range(global_conn, "arena", end))
-    yield ArenaCache("arena", conn, inodes, SELF, mark)
+    yield ArenaCache("arena", conn, inodes, SELF, mark, lambda: 0)
     conn.close()
     global_conn.close()
 

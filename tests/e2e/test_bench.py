@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["tree", "small", "large", "latency"])
+@pytest.mark.parametrize("name", ["tree", "small", "large", "latency", "eviction", "rename", "million"])
 def test_the_small_size_runs(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--size", "small", "--only", name, "--json"],

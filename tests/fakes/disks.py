@@ -58,11 +58,11 @@ class FaultyDisk(LocalDisk):
         self._step("create")
         return super().create(dir_fd, name, size)
 
-    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> int:
         if self._crash_in == 0 and len(data) > 1:  # the last thing a dying process does: half a write
             super().put(dir_fd, name, bytes(data)[: len(data) // 2], cut=cut)
         self._step("put")
-        super().put(dir_fd, name, data, cut=cut)
+        return super().put(dir_fd, name, data, cut=cut)
 
     def pwrite(self, fd: int, data: Buffer, offset: int) -> None:
         if self._crash_in == 0:

@@ -246,6 +246,26 @@ async def test_activity_has_conflicts_first_and_is_filtered(dashboard: Opener, s
         assert ArenaPath("docs", b"budget 2025.ods") not in screen.app.activity.journal.conflicts
 
 
+@at_each_size
+async def test_held_deletions_are_shown_and_confirmed(dashboard: Opener, size: tuple[int, int]) -> None:
+    api = household.sample()
+    api.held_deletes["docs"] = 250
+    async with dashboard(api, size) as screen:
+        assert screen.has("250 held")
+        await screen.press("5")
+        rows = screen.app.activity.table
+        assert "docs: 250 deletions" in str(rows.source.row(0))
+        await screen.press("D")
+        assert screen.has("Delete 250 files")
+        await screen.press("enter")
+        assert "arena_confirm_deletes" not in api.calls, "No is the default"
+        await screen.press("D", "y")
+        await screen.until(lambda: screen.has("docs: 250 files deleted"))
+        await screen.until(lambda: "250 deletions" not in str(rows.source.row(0)))
+        await screen.press("D")
+        assert api.calls["arena_confirm_deletes"] == 1
+
+
 async def test_toasts_are_kept_in_the_activity_pane(dashboard: Opener) -> None:
     async with dashboard(household.sample()) as screen:
         await screen.press("2", "d", "5")
