@@ -6,6 +6,7 @@ Pure. Shared by the command line and the dashboard.
 from __future__ import annotations
 
 from core.types import FileState
+from core.units import human_bytes as human_bytes
 
 _STATES: dict[FileState, tuple[str, str]] = {
     FileState.ONLINE: ("○", "online"),
@@ -19,7 +20,6 @@ _STATES: dict[FileState, tuple[str, str]] = {
     FileState.ONLY_HERE: ("⏳", "only here"),
 }
 
-_UNITS = ("B", "K", "M", "G", "T", "P", "E")
 _NS = 1_000_000_000
 
 
@@ -36,19 +36,6 @@ def word(state: FileState) -> str:
 def label(state: FileState) -> str:
     """Return glyph and word, ``○ online``."""
     return " ".join(_STATES[state])
-
-
-def human_bytes(n: int) -> str:
-    """Return a size in powers of 1024 with at most one decimal: ``0 B``, ``1.5 K``, ``312 M``."""
-    if n < 0:
-        return "-" + human_bytes(-n)
-    value, unit = float(n), 0
-    # LIMIT: from 999.5 on, three digits would be rounded to four.
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value /= 1024
-        unit += 1
-    decimals = 1 if unit and value < 99.95 else 0
-    return f"{value:.{decimals}f} {_UNITS[unit]}"
 
 
 def human_rate(x: float) -> str:

@@ -6,11 +6,20 @@ import argparse
 import os
 import sys
 
-from bench import large_file, latency, small_files, tree
+from bench import eviction, large_file, latency, million, realizing, rename, small_files, tree
 from bench.report import print_json, print_row
 from bench.rig import SIZES
 
-BENCHES = {"tree": tree, "small": small_files, "large": large_file, "latency": latency}
+BENCHES = {
+    "tree": tree,
+    "small": small_files,
+    "large": large_file,
+    "latency": latency,
+    "eviction": eviction,
+    "rename": rename,
+    "realizing": realizing,
+    "million": million,
+}
 
 
 def main() -> int:

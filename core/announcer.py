@@ -22,6 +22,16 @@ _BATCH = 1000
 """LIMIT: entries in a batch: about 10 ms of work in the engine thread on either side."""
 
 
+_HOLDING = (
+    "CASE WHEN e.holding = 2 AND EXISTS (SELECT 1 FROM blob b WHERE b.hash = e.hash AND b.area = 1)"
+    " THEN 4 ELSE e.holding END"
+)
+"""`Holding` as peers hear it: what is cached and out of reach of eviction is `Holding.KEPT`."""
+
+_RENAMES = 100
+"""LIMIT: renamed paths in a batch: two entries each, and the receiver moves what it has: 0.4 ms of work."""
+
+
 class Announcer:
     """What one arena of this host announces, to any number of subscribers."""
 
@@ -47,7 +57,7 @@ class Announcer:
                 yield batch
         while True:
             more = self._more
-            rows = history.after(seq, _BATCH)
+            rows = _up_to_renames(history.after(seq, _BATCH))
             if not rows:
                 await more.wait()
                 continue
@@ -61,7 +71,7 @@ class Announcer:
         last = 0
         while True:
             rows: list[Any] = self._cache.conn.execute(
-                "SELECT n.id, n.parent, n.name, e.holding, e.kind, e.size, e.mtime_ns, e.mode, e.hash,"
+                f"SELECT n.id, n.parent, n.name, {_HOLDING}, e.kind, e.size, e.mtime_ns, e.mode, e.hash,"  # noqa: S608
                 " e.vector, e.target FROM entry e JOIN node n ON n.id = e.node"
                 " WHERE e.node > ? AND e.peer = 0 ORDER BY e.node LIMIT ?",
                 (last, _BATCH),
@@ -92,7 +102,7 @@ class Announcer:
         paths = []
         for node in nodes:
             found: Any = conn.execute(
-                "SELECT n.parent, n.name, e.holding, e.kind, e.size, e.mtime_ns, e.mode, e.hash, e.vector,"
+                f"SELECT n.parent, n.name, {_HOLDING}, e.kind, e.size, e.mtime_ns, e.mode, e.hash, e.vector,"  # noqa: S608
                 " e.target FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0 WHERE n.id = ?",
                 (node,),
             ).fetchone()
@@ -131,3 +141,13 @@ class Announcer:
             if group.targets or target is not None:
                 group.targets.append(target or b"")
         return list(groups.values())
+
+
+def _up_to_renames(rows: list[HistoryRow]) -> list[HistoryRow]:
+    """Return the first of these records: as many as have no more renames than belong in a batch."""
+    renames = 0
+    for at, row in enumerate(rows):
+        renames += row.op == Op.RENAME
+        if renames > _RENAMES:
+            return rows[:at]
+    return rows

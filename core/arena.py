@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from core import db
+from core import db, unrealizer
 from core.announcer import Announcer
 from core.api import HashingRow
 from core.audit import AuditLog
@@ -37,21 +37,25 @@ from core.events import (
 from core.fetch import Fetcher
 from core.index import Index, IndexCalls
 from core.inodes import ArenaInodes, allocate_range, ranges_of, restore_ranges
+from core.leases import GivingUp, Lender
 from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
-from core.paths import join
+from core.paths import display, join
 from core.placing import Identity
+from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
-from core.types import Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
+from core.trouble import Trouble
+from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
 _log = logging.getLogger("realize.core.arena")
 
 _TELL_BYTES = 1024 * 1024
 _TELL_S = 0.5
+_TELL_PATHS = 5
 
 
 class Arena:
@@ -76,8 +80,12 @@ class Arena:
         self.datadir = config.datadir
         self.events = events
         self._now_ns = now_ns
+        self.peer_names: Mapping[PeerKey, str] = {}
+        """Names of the configured peers, for events; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
+        self.trouble = Trouble(self._trouble_changed)
+        """Whether anything can be recorded."""
         self.looked_at = trio.Event()
         """Set once it is known whether the datadir is in its place; nothing is put there before."""
         self._make_directories()
@@ -109,10 +117,15 @@ class Arena:
         self.mark_writer = MarkWriter(self)
         self._wanted_by: dict[Hash, set[int]] = {}
         self._over_quota = False
+        self._room_needed = 0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there may be room for what waited for it (`no_room`)."""
         self._quota_changed = trio.Event()
         self.blobs.quota.on_use = lambda: self._quota_changed.set()
-        self.giving_up: set[Hash] = set()
-        """Contents that may go at any moment: peers are told that they are not held here."""
+        self.giving_up = GivingUp()
+        self.lender = Lender(self, self_key)
+        self.in_transit: dict[Hash, Path] = {}
+        """Where contents are for the moment that they are neither in the datadir nor in the blob store."""
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -166,11 +179,42 @@ class Arena:
                 text = f"{files} files would be deleted everywhere; nothing is until you confirm"
                 self.warn(text, f"if you deleted them: realize arena confirm-deletes {self.name}")
 
-        return IndexCalls(progress, offline, online, held, self.warn)
+        async def prepare() -> None:
+            await unrealizer.restore(self)
+
+        async def unwritable(error: BaseException) -> None:
+            self.trouble.found(error)
+            await self.trouble.wait()
+
+        return IndexCalls(progress, offline, online, held, self.warn, prepare, unwritable)
 
     def warn(self, text: str, hint: str) -> None:
         """Tell the user of something that needs attention."""
         self.events.emit(Warned(arena=self.name, text=text, hint=hint))
+
+    def _trouble_changed(self, error: StoreError | None) -> None:
+        if error is None:
+            _log.info("%s: what is done can be recorded again", self.name)
+            return
+        _log.warning("%s: nothing can be recorded, so nothing is done: %s", self.name, self.trouble.reason)
+        self.warn(f"nothing can be recorded, so nothing is done: {error}", error.hint)
+
+    async def keep(self) -> None:
+        """Flush, and make room where others fill the disk; every few seconds."""
+        try:
+            await self.blobs.flush()
+            if self.trouble.reason:
+                self.blobs.try_to_write()
+        except StoreError as error:
+            self.trouble.found(error)
+            return
+        self.trouble.over()
+        await self.relieve()
+
+    @property
+    def copies_elsewhere(self) -> int:
+        """How many peers have to hold a version durably before this host gives its durable copy up."""
+        return max(1, self.config.min_copies)
 
     @property
     def fetcher(self) -> Fetcher:
@@ -227,23 +271,53 @@ class Arena:
                 self._tell_cached(cached)
 
     def _tell_cached(self, cached: Sequence[CachedNode]) -> None:
-        directory = self.cache.tree.directory_path
-        self.cache.emit(
-            FilesChanged(
-                arena=self.name,
-                what="available",
-                paths=tuple(join(directory(item.parent), item.name) for item in cached),
-                contents=tuple(item.hash for item in cached),
-                cause="mark" if self.cache.marks.all_explicit() or self.config.mark != "watch" else "user",
+        """Tell what is cached now: because it is marked, or because somebody read it or asked for it."""
+        directory, marks = self.cache.tree.directory_path, self.cache.marks
+        by_cause: dict[str, list[CachedNode]] = {}
+        for item in cached:
+            marked = marks.effective(item.node, item.parent) is not Mark.WATCH
+            by_cause.setdefault("mark" if marked else "user", []).append(item)
+        for cause, items in by_cause.items():
+            self.cache.emit(
+                FilesChanged(
+                    arena=self.name,
+                    what="available",
+                    paths=tuple(join(directory(item.parent), item.name) for item in items),
+                    contents=tuple(item.hash for item in items),
+                    cause=cause,
+                )
             )
-        )
 
     async def start(self) -> None:
         """Make rows and files agree after whatever happened; before anything else uses the arena."""
-        await self.blobs.start()
+        unrealizer.carry_on(self)
+        found = await self.blobs.start()
+        self._tell_damage([*found.damaged, *found.missing])
         await self._adopt_leftovers()
         await self._forget_lost_blobs()
         self.release_unwanted()
+
+    def _tell_damage(self, contents: Sequence[Hash]) -> None:
+        """Say which cached contents somebody changed or removed while this was not running."""
+        if not contents:
+            return
+        paths: list[str] = []
+        for content in contents:
+            nodes: list[Any] = self._conn.execute(
+                "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL", (content,)
+            ).fetchall()
+            text = ", ".join(display(self.cache.tree.path(node)) for (node,) in nodes)
+            last = "" if self._may_evict(content) else " (no other peer is known to hold it)"
+            paths.append(f"{text or content.hex()[:16]}{last}")
+        more = f" and {len(paths) - _TELL_PATHS} more" if len(paths) > _TELL_PATHS else ""
+        text = (
+            f"{len(paths)} cached contents were changed or removed in {self.config.workdir / 'blobs'}"
+            f" while Realize was not running: {', '.join(paths[:_TELL_PATHS])}{more};"
+            " they are fetched again when needed"
+        )
+        hint = f"realize verify {self.name}"
+        _log.warning("%s: %s; %s", self.name, text, hint)
+        self.warn(text, hint)
 
     async def _adopt_leftovers(self) -> None:
         """Take replaced files that a crash left in the work directory into the trash."""
@@ -290,9 +364,11 @@ class Arena:
 
     async def _forget_lost_blobs(self) -> None:
         """Drop the cached state of paths whose blob is not whole any more."""
+        # One pass over the table; the `+` keeps SQLite from the index of hashes, by which it is a search for
+        # each real file as well: 5 s of the start with a million of them instead of 0.1.
         rows: list[Any] = self._conn.execute(
             "SELECT DISTINCT e.hash FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0"
-            " AND e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
+            " AND +e.hash IS NOT NULL AND e.holding = ? AND (b.verified IS NULL OR b.verified = 0)",
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:
@@ -303,28 +379,33 @@ class Arena:
         await trio.lowlevel.checkpoint()
 
     def _may_evict(self, content: Hash) -> bool:
-        """Say whether a blob may be given up: never what no other peer is known to hold."""
+        """Say whether a blob may be evicted: never where no other peer said that it holds it durably.
+
+        That peer need not be asked: if it has given its copy up since, another confirmed one (`core.leases`).
+        What peers merely have in their caches proves nothing: they may be evicting it at this moment.
+        """
         row: Any = self._conn.execute(
             "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
             " AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0 AND o.hash = e.hash"
-            " AND o.holding IN (1, 2)) LIMIT 1",
+            " AND o.holding IN (1, 4)) LIMIT 1",
             (content, int(Holding.CACHED)),
         ).fetchone()
         return row is None
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
         with self.cache.write():
-            self.cache.trash.forget(content for content, _ in victims)
             for content, freed in victims:
+                reason = "room was needed for other content"
+                for path in self.cache.trash.paths_of(content):
+                    self._tell_evicted(path, content, freed, f"{reason}; it was in the trash")
                 for node in self.cache.drop_cached(content):
-                    self.cache.emit(
-                        Evicted(
-                            arena=self.name,
-                            path=self.cache.tree.path(node),
-                            bytes_freed=freed,
-                            reason="room was needed for other content",
-                        )
-                    )
+                    self._tell_evicted(self.cache.tree.path(node), content, freed, reason)
+            self.cache.trash.forget(content for content, _ in victims)
+
+    def _tell_evicted(self, path: bytes, content: Hash, freed: int, reason: str) -> None:
+        self.cache.emit(
+            Evicted(arena=self.name, path=path, bytes_freed=freed, reason=reason, content=content)
+        )
 
     async def relieve(self) -> None:
         """Evict what is over the quota because others fill the disk; warn once if that is not enough."""
@@ -339,6 +420,23 @@ class Arena:
                 "free space on that disk, raise `disk_usage`, or unmark something",
             )
         self._over_quota = bool(over)
+        if self._room_needed and not self.blobs.quota.shortage(self._room_needed):
+            self.room_made()
+
+    def no_room(self, size: int, reason: str) -> None:
+        """Note that a job waits for room for ``size`` bytes; warns when it is the first."""
+        need = self.blobs.quota.blocks(size) + SLACK_BYTES
+        if not self._room_needed:
+            self.warn(
+                f"{reason}; what is marked waits for room", "raise `disk_usage`, free space, or mark less"
+            )
+        self._room_needed = min(need, self._room_needed or need)
+
+    def room_made(self) -> None:
+        """Let what waits for room try again."""
+        if self._room_needed:
+            self._room_needed = 0
+            self.on_room()
 
     def release_unwanted(self) -> None:
         """Let go of protected blobs that nothing is held by and that no job is about."""
@@ -403,14 +501,16 @@ class Arena:
         )
         return Identity(*row) if row else None
 
-    def holder_keys(self, node: int, content: bytes | None) -> list[PeerKey]:
-        """Return the peers that announced a content for a node."""
+    def holder_keys(
+        self, node: int, content: bytes | None, holdings: Sequence[Holding] = HELD
+    ) -> list[PeerKey]:
+        """Return the peers that announced a content for a node, held in one of these ways."""
         rows: list[Any] = self._conn.execute(
-            "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
-            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ? AND e.holding IN (1, 2)",
+            "SELECT p.key, e.holding FROM entry e JOIN peer p ON p.id = e.peer"
+            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ?",
             (node, content),
         ).fetchall()
-        return [PeerKey(key) for (key,) in rows]
+        return [PeerKey(key) for key, holding in rows if holding in holdings]
 
     def version_keys(self, node: int, vector: Vector) -> list[PeerKey]:
         """Return the peers that announced a real file of that very version for a node."""
@@ -423,7 +523,12 @@ class Arena:
 
     async def aclose(self) -> None:
         """Flush and close; the lock is released last."""
-        await self.blobs.aclose()
-        db.close(self._conn)
-        self.audit.close()
-        self.lock.release()
+        try:
+            await self.blobs.aclose()
+            db.close(self._conn)
+        except StoreError as error:
+            # A full disk: what is recorded is safe, the rest is looked at again at the next start.
+            _log.warning("%s: the last things done were not recorded: %s", self.name, error)
+        finally:
+            self.audit.close()
+            self.lock.release()

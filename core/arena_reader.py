@@ -18,7 +18,7 @@ from core.connected import ConnectedPeers
 from core.db import Connection, connect_readonly
 from core.states import Facts, state_of
 from core.trashrows import TrashRows
-from core.types import FileState, Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import HELD, FileState, Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 
 
 class AttrRow(NamedTuple):
@@ -117,7 +117,8 @@ CHAIN = (
 MARK = (
     "WITH RECURSIVE up (depth, id, parent) AS (SELECT 0, id, parent FROM node WHERE id = ?"
     " UNION ALL SELECT depth + 1, node.id, node.parent FROM up JOIN node ON node.id = up.parent)"
-    " SELECT mark.mark, up.id FROM up JOIN mark ON mark.node = up.id ORDER BY depth LIMIT 1"
+    # CROSS: of few marks the planner would make the outer loop, and an index of all parents for it.
+    " SELECT mark.mark, up.id FROM up CROSS JOIN mark ON mark.node = up.id ORDER BY depth LIMIT 1"
 )
 EXPLICIT = "SELECT mark FROM mark WHERE node = ?"
 ENTRIES = (
@@ -321,7 +322,7 @@ class ArenaReader:
 
 def holds(entry: EntryOf, node: NodeRow) -> bool:
     """Say whether an entry is the version that the node shows."""
-    if entry.holding not in (Holding.REAL, Holding.CACHED) or entry.kind != node.kind:
+    if entry.holding not in HELD or entry.kind != node.kind:
         return False
     if node.kind == Kind.FILE:
         if node.hash is None or entry.hash is None:

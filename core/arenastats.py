@@ -19,7 +19,8 @@ _FILES = (
 _ONLY_HERE = (
     "SELECT count(*) FROM entry e JOIN node n ON n.id = e.node WHERE e.peer = 0 AND e.holding = 1"
     " AND e.kind = 1 AND n.local = 1 AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node"
-    " AND o.peer > 0 AND o.holding IN (1, 2) AND (o.hash = e.hash OR e.hash IS NULL AND o.vector = e.vector))"
+    " AND o.peer > 0 AND o.holding IN (1, 2, 4)"
+    " AND (o.hash = e.hash OR e.hash IS NULL AND o.vector = e.vector))"
 )
 _HASHING = "SELECT count(*) FROM entry WHERE peer = 0 AND holding = 1 AND kind = 1 AND hash IS NULL"
 

@@ -106,6 +106,8 @@ class AuditFiles:
 
 def _line(arena: str, record: dict[str, Any]) -> LogLine:
     detail = record.get("mark") or record.get("reason") or ", ".join(record.get("peers", ()))
+    if record.get("from"):
+        detail = f"from {record['from']}"
     return LogLine(
         at_ns=int(record["at_ns"]),
         at=ArenaPath(arena, str(record["path"]).encode("utf-8", "surrogateescape")),

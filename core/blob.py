@@ -51,6 +51,9 @@ class Blob:
         self.fd = fd
         self.ranges = row.ranges
         self.verified = row.verified
+        self.doubted = row.doubted
+        self.settled = row.ctime_ns != 0
+        """Whether the row has the change time of the file: nothing was recorded since it had."""
         self.removed = False
         self.users = 0
         self._recorded = row.ranges
@@ -82,6 +85,8 @@ class Blob:
         """Take over that the file was filled whole by `BlobStore.add_many`, as ``row`` says."""
         self.ranges = self._recorded = row.ranges
         self.verified = row.verified
+        self.doubted = row.doubted
+        self.settled = True
         self._disk_bytes = row.disk_bytes
 
     def charge(self, count: int) -> None:
@@ -117,9 +122,13 @@ class Blob:
                 self.ranges = self._recorded
                 raise
             if not self.removed:
-                self._parts.rows.set_ranges(self.hash, ranges, disk_bytes)
+                self._settle(disk_bytes)  # also if the row cannot be written: the disk is in use
+                self._set_ranges(ranges, disk_bytes)
                 self._recorded = ranges
-                self._settle(disk_bytes)
+
+    def _set_ranges(self, ranges: ByteRanges, disk_bytes: int) -> None:
+        self._parts.rows.set_ranges(self.hash, ranges, disk_bytes)
+        self.settled = False
 
     def _flush(self) -> int:
         self._parts.disk.sync(self.fd)
@@ -153,7 +162,24 @@ class Blob:
             self._recorded = self._recorded.difference(ranges)
             self.verified = False
             self._parts.rows.set_verified(self.hash, verified=False)
-            self._parts.rows.set_ranges(self.hash, self._recorded, self._disk_bytes)
+            self._set_ranges(self._recorded, self._disk_bytes)
+
+    async def vouch(self, checked: ByteRanges, right: ByteRanges) -> None:
+        """End the doubt about ``checked``: the blocks ``right`` of it are what they should be."""
+        async with self._recording:
+            if self.removed:
+                return
+            self.doubted = self.doubted.difference(checked)
+            self.ranges = self.ranges.union(right)
+            self._recorded = self._recorded.union(right)
+            self._set_ranges(self._recorded, self._disk_bytes)
+            self._parts.rows.set_doubted(self.hash, self.doubted)
+
+    def settle_file(self) -> None:
+        """Note by which change time the file is known again; when nobody writes it any more."""
+        if not self.settled and not self.removed:
+            self._parts.rows.set_ctime(self.hash, self._parts.disk.facts(self.fd).ctime_ns)
+            self.settled = True
 
     async def discard(self, ranges: ByteRanges) -> None:
         """Forget ranges and give their blocks back; the caller knows that nobody reads there."""
@@ -163,7 +189,7 @@ class Blob:
                 return
             disk_bytes = await trio.to_thread.run_sync(self._punch, ranges, limiter=self._parts.workers)
             if not self.removed:
-                self._parts.rows.set_ranges(self.hash, self._recorded, disk_bytes)
+                self._set_ranges(self._recorded, disk_bytes)
                 self._settle(disk_bytes)
 
     def _punch(self, ranges: ByteRanges) -> int:

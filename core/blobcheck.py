@@ -7,7 +7,7 @@ needs no second pass.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -180,14 +180,46 @@ def _hash_blocks(data: memoryview, at: int, block_bytes: int, block: blake3, dig
 def bad_blocks(disk: Disk, fd: int, size: int, blocks: BlockList) -> ByteRanges:
     """Return the blocks of a file that do not match their list; worker thread."""
     _, found = hash_file(disk, fd, size)
-    if found is None or found.block_bytes != blocks.block_bytes or len(found.hashes) != len(blocks.hashes):
-        return ByteRanges.whole(size)
-    step = blocks.block_bytes
+    right = ByteRanges() if found is None else matching_blocks(found, blocks, size)
+    return ByteRanges.whole(size).difference(right)
+
+
+def matching_blocks(found: BlockList, expected: BlockList, size: int) -> ByteRanges:
+    """Return the blocks in which two lists of a content of ``size`` bytes agree."""
+    if found.block_bytes != expected.block_bytes or len(found.hashes) != len(expected.hashes):
+        return ByteRanges()
+    step = found.block_bytes
     return ByteRanges(
         (index * step, min(size, (index + 1) * step))
         for index in range(len(found.hashes) // HASH_BYTES)
-        if entry(found, index) != entry(blocks, index)
+        if entry(found, index) == entry(expected, index)
     )
+
+
+def right_blocks(
+    disk: Disk,
+    fd: int,
+    ranges: ByteRanges,
+    size: int,
+    block_bytes: int,
+    hashes_of: Callable[[int, int], list[bytes]],
+) -> ByteRanges:
+    """Return the blocks within ``ranges`` of a file that have their hash; worker thread.
+
+    ``hashes_of(start, end)`` gives the hashes of the blocks there. A block of which a part is missing is not
+    looked at.
+    """
+    right: list[tuple[int, int]] = []
+    buffer = memoryview(bytearray(min(block_bytes, max(size, 1))))
+    for first, last in ranges:
+        for start in range(-(-first // block_bytes) * block_bytes, last, block_bytes):
+            end = min(start + block_bytes, size)
+            if end > last:
+                break
+            disk.pread_into(fd, buffer[: end - start], start)
+            if [blake3(buffer[: end - start]).digest()] == hashes_of(start, end):
+                right.append((start, end))
+    return ByteRanges(right)
 
 
 def entry(blocks: BlockList, index: int) -> bytes:

@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from core.errors import NoSpaceError, StoreError
 
@@ -32,13 +32,16 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _libc.syncfs.argtypes = (ctypes.c_int,)
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What ``stat`` says of a file; ``disk_bytes`` are its blocks in use."""
+class FileFacts(NamedTuple):
+    """What ``stat`` says of a file; ``disk_bytes`` are its blocks in use, ``ctime_ns`` its last change.
+
+    A tuple: a start makes one of each blob.
+    """
 
     size: int
     disk_bytes: int
     regular: bool
+    ctime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,11 @@ class Disk(Protocol):
         """Open a regular file for reading and writing, no symlink followed; ``FileNotFoundError`` as is."""
         ...
 
-    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
-        """Write a whole small file, over an existing one, which is emptied first if ``cut``; not flushed."""
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> int:
+        """Write a whole small file, over an existing one, which is emptied first if ``cut``; not flushed.
+
+        Returns its change time, in ns.
+        """
         ...
 
     def pread_into(self, fd: int, buffer: memoryview, offset: int) -> None:
@@ -89,8 +95,8 @@ class Disk(Protocol):
         """Return the facts of a name, no symlink followed; ``FileNotFoundError`` as is."""
         ...
 
-    def names(self, dir_fd: int, name: str) -> list[str]:
-        """Return the names in a directory."""
+    def look(self, dir_fd: int, name: str) -> dict[str, FileFacts]:
+        """Return the names in a directory and the facts of each, no symlink followed."""
         ...
 
     def truncate(self, fd: int, size: int) -> None:
@@ -163,7 +169,7 @@ class LocalDisk:
             raise StoreError(f"{name} is not a regular file", hint="remove it from the blob directory")
         return fd
 
-    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> int:
         """See `Disk`."""
         # No context manager here: this runs once for each of many thousand small files.
         try:
@@ -172,6 +178,7 @@ class LocalDisk:
                 done = os.write(fd, data)
                 if done != len(data):
                     _write_rest(fd, data, done)
+                return os.fstat(fd).st_ctime_ns
             finally:
                 os.close(fd)
         except OSError as error:
@@ -215,12 +222,13 @@ class LocalDisk:
         with _translated(f"cannot look at {name}"):
             return _facts(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
 
-    def names(self, dir_fd: int, name: str) -> list[str]:
+    def look(self, dir_fd: int, name: str) -> dict[str, FileFacts]:
         """See `Disk`."""
         with _translated(f"cannot list {name}"):
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
             try:
-                return os.listdir(fd)
+                with os.scandir(fd) as entries:
+                    return {entry.name: _facts(entry.stat(follow_symlinks=False)) for entry in entries}
             finally:
                 os.close(fd)
 
@@ -274,7 +282,7 @@ def _write_rest(fd: int, data: Buffer, done: int) -> None:
 
 
 def _facts(result: os.stat_result) -> FileFacts:
-    return FileFacts(result.st_size, result.st_blocks * 512, stat.S_ISREG(result.st_mode))
+    return FileFacts(result.st_size, result.st_blocks * 512, stat.S_ISREG(result.st_mode), result.st_ctime_ns)
 
 
 def _cloned(fd: int, out: int) -> bool:

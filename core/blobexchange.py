@@ -6,7 +6,11 @@ directory descriptor and a name, opened safely.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -14,8 +18,20 @@ from core.blobrows import Area, BlobRow
 from core.blobshelf import Shelf, blob_name
 from core.blobspace import Space
 from core.byteranges import ByteRanges
-from core.errors import ChangedError
+from core.errors import ChangedError, StoreError
 from core.types import Hash
+
+_log = logging.getLogger("realize.core.blobs")
+
+
+class Entering(NamedTuple):
+    """A file on the way into the store: what it holds, its disk use, and where it waits."""
+
+    content: Hash
+    size: int
+    disk_bytes: int
+    path: Path
+    area: Area
 
 
 class Exchange:
@@ -35,17 +51,25 @@ class Exchange:
             return
         await self._space.reserve(disk_bytes)
         try:
-            # RACE: others may have written, or be writing, that content while room was made.
-            await shelf.settled([content])
-            if shelf.held(content):
-                shelf.disk.unlink(dir_fd, os.fsdecode(name))
-                return
+            while True:
+                # RACE: others may have written, or be writing, that content while room was made.
+                await shelf.settled([content])
+                if shelf.held(content):
+                    shelf.disk.unlink(dir_fd, os.fsdecode(name))
+                    return
+                if shelf.rows.get(content) is None:
+                    break
+                # INVARIANT: no row says less of a file than is in it. Killed after the rename, the whole
+                # would be taken for the part fetched before; without a row it is found by its hash.
+                await shelf.remove([content])
             shelf.disk.rename(dir_fd, name, shelf.root_fd, blob_name(content))
         except FileNotFoundError as error:
             raise ChangedError("the file is gone") from error
         finally:
             shelf.quota.release(disk_bytes)
-        self._adopted(content, size, disk_bytes, area)
+        # The rename changed the change time; what was read of the file before belongs to its hash.
+        ctime_ns = shelf.disk.facts_at(shelf.root_fd, blob_name(content)).ctime_ns
+        self._adopted(self._whole(content, size, disk_bytes, area, ctime_ns))
 
     def _check(self, dir_fd: int, name: bytes, size: int) -> int:
         try:
@@ -56,14 +80,47 @@ class Exchange:
             raise ChangedError("the file is not what it was")
         return facts.disk_bytes
 
-    def _adopted(self, content: Hash, size: int, disk_bytes: int, area: Area) -> None:
+    def _adopted(self, row: BlobRow) -> None:
         shelf = self._shelf
-        shelf.detach(content)  # what was fetched of it so far is replaced by the whole
-        old = shelf.rows.get(content)
-        whole, now_ns = ByteRanges.whole(size), shelf.now_ns()
-        shelf.rows.put_many([BlobRow(content, size, whole, True, area, disk_bytes, now_ns, shelf.epoch)])
+        shelf.rows.put_many([row])
         shelf.epoch_used = True
-        shelf.quota.settle(disk_bytes - (old.disk_bytes if old else 0))
+        shelf.quota.settle(row.disk_bytes)
+
+    def enter(self, files: Sequence[Entering]) -> int:
+        """See `BlobStore.enter`."""
+        change = 0
+        rows = self._shelf.rows
+        for file in files:
+            known = rows.area_of(file.content)
+            area = Area.PROTECTED if known is not None and known[0] is Area.PROTECTED else file.area
+            change += file.disk_bytes - (known[1] if known is not None else 0)
+            rows.put_many([self._whole(file.content, file.size, file.disk_bytes, area)])
+        self._shelf.epoch_used = True
+        return change
+
+    def carry_in(self, files: Sequence[Entering], change: int) -> list[Hash]:
+        """See `BlobStore.carry_in`."""
+        lost: list[Hash] = []
+        times: list[tuple[Hash, int]] = []
+        shelf = self._shelf
+        shelf.quota.settle(change)
+        for file in files:
+            shelf.detach(file.content)  # what was held of it so far is replaced by the whole
+            name = blob_name(file.content)
+            try:
+                shelf.disk.rename(shelf.root_fd, os.fsencode(file.path), shelf.root_fd, name)
+                times.append((file.content, shelf.disk.facts_at(shelf.root_fd, name).ctime_ns))
+            except (OSError, StoreError) as error:
+                _log.error("%s stays in the work directory: %s", file.path, error)
+                lost.append(file.content)
+        shelf.rows.set_times(times)
+        if lost:
+            shelf.forget(lost)
+        return lost
+
+    def _whole(self, content: Hash, size: int, disk_bytes: int, area: Area, ctime_ns: int = 0) -> BlobRow:
+        shelf, whole = self._shelf, ByteRanges.whole(size)
+        return BlobRow(content, size, whole, True, area, disk_bytes, shelf.now_ns(), shelf.epoch, ctime_ns)
 
     async def take(self, content: Hash, dir_fd: int, name: bytes) -> None:
         """See `BlobStore.take_file`."""

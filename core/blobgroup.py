@@ -27,9 +27,9 @@ GroupItem = tuple[Hash, int, Buffer]
 
 @dataclass(frozen=True, slots=True)
 class GroupWritten:
-    """``right``: for each item up to the failure, whether it matched and is written."""
+    """``ctimes_ns``: for each item up to the failure, that of its file; 0 if it does not match its hash."""
 
-    right: list[bool]
+    ctimes_ns: list[int]
     error: StoreError | None
 
 
@@ -41,17 +41,16 @@ def write_group(
     Files of ``partial`` contents may have readers: they are written over, never cut. Stops at the first
     file that cannot be written; what is torn then has no row and goes at the next start.
     """
-    right: list[bool] = []
+    ctimes_ns: list[int] = []
     for content, size, data in items:
         if len(data) != size or blake3(data).digest() != content:
-            right.append(False)
+            ctimes_ns.append(0)
             continue
         try:
-            disk.put(root_fd, blob_name(content), data, cut=content not in partial)
+            ctimes_ns.append(disk.put(root_fd, blob_name(content), data, cut=content not in partial))
         except StoreError as error:
-            return GroupWritten(right, error)
-        right.append(True)
-    return GroupWritten(right, None)
+            return GroupWritten(ctimes_ns, error)
+    return GroupWritten(ctimes_ns, None)
 
 
 async def add_group(shelf: Shelf, space: Space, items: Sequence[GroupItem], area: Area) -> list[bool]:
@@ -68,22 +67,26 @@ async def add_group(shelf: Shelf, space: Space, items: Sequence[GroupItem], area
                 written = await trio.to_thread.run_sync(
                     write_group, shelf.disk, shelf.root_fd, new, partial, limiter=shelf.workers
                 )
-            right = [item for item, fine in zip(new, written.right, strict=False) if fine]
+            right = [(item, at) for item, at in zip(new, written.ctimes_ns, strict=False) if at]
             if right:
                 _insert(shelf, right, partial, area)
         finally:
             shelf.quota.release(need)
     if written.error is not None:
         raise written.error
-    wrong = {item[0] for item, fine in zip(new, written.right, strict=True) if not fine}
+    wrong = {item[0] for item, at in zip(new, written.ctimes_ns, strict=True) if not at}
     return [content not in wrong for content, _, _ in items]
 
 
-def _insert(shelf: Shelf, items: Sequence[GroupItem], partial: Container[Hash], area: Area) -> None:
+def _insert(
+    shelf: Shelf, items: Sequence[tuple[GroupItem, int]], partial: Container[Hash], area: Area
+) -> None:
     now_ns, blocks = shelf.now_ns(), shelf.quota.blocks
     rows = [
-        BlobRow(content, size, ByteRanges.whole(size), True, area, blocks(size), now_ns, shelf.epoch)
-        for content, size, _ in items
+        BlobRow(
+            content, size, ByteRanges.whole(size), True, area, blocks(size), now_ns, shelf.epoch, ctime_ns
+        )
+        for (content, size, _), ctime_ns in items
     ]
     with transaction(shelf.conn):
         replaced = sum(_replaced(shelf, row) for row in rows if row.hash in partial)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.byteranges import ByteRanges
 from core.db import Connection, transaction
@@ -27,7 +27,13 @@ class Area(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """One row of ``blob``. ``epoch``: flush epoch of the last write, 0 once known to be on the disk."""
+    """One row of ``blob``.
+
+    Attributes:
+        epoch: Flush epoch of the last write, 0 once known to be on the disk.
+        ctime_ns: Change time by which the file is known again; 0 while it is written.
+        doubted: Ranges that count once their blocks were checked again.
+    """
 
     hash: Hash
     size: int
@@ -37,6 +43,8 @@ class BlobRow:
     disk_bytes: int
     last_use_ns: int
     epoch: int = 0
+    ctime_ns: int = 0
+    doubted: ByteRanges = ByteRanges()  # noqa: RUF009 - immutable
 
     @property
     def complete(self) -> bool:
@@ -49,23 +57,32 @@ class BlobRow:
         return self.verified and self.complete
 
 
-_COLUMNS = "hash, size, ranges, verified, area, disk_bytes, last_use_ns, epoch"
+class KnownFile(NamedTuple):
+    """What a row says of its file; see `BlobRow`."""
+
+    size: int
+    disk_bytes: int
+    epoch: int
+    ctime_ns: int
+
+
+_COLUMNS = "hash, size, ranges, verified, area, disk_bytes, last_use_ns, epoch, ctime_ns, doubted"
 _SELECT = f"SELECT {_COLUMNS} FROM blob"  # noqa: S608 - a constant
 _PAGE = 256
 
 
 def _row(record: tuple[Any, ...]) -> BlobRow:
-    digest, size, ranges, verified, area, disk_bytes, last_use_ns, epoch = record
+    digest, size, ranges, verified, area, disk_bytes, last_use_ns, epoch, ctime_ns, doubted = record
     return BlobRow(
         Hash(digest), size, ByteRanges.decode(ranges), bool(verified), Area(area),
-        disk_bytes, last_use_ns, epoch,
+        disk_bytes, last_use_ns, epoch, ctime_ns, ByteRanges.decode(doubted),
     )  # fmt: skip
 
 
-def _values(row: BlobRow) -> tuple[bytes, int, bytes, int, int, int, int, int]:
+def _values(row: BlobRow) -> tuple[bytes | int, ...]:
     return (
         row.hash, row.size, row.ranges.encode(), row.verified, row.area,
-        row.disk_bytes, row.last_use_ns, row.epoch,
+        row.disk_bytes, row.last_use_ns, row.epoch, row.ctime_ns, row.doubted.encode(),
     )  # fmt: skip
 
 
@@ -95,20 +112,39 @@ class BlobRows:
         with transaction(self._conn):
             self._conn.executemany(
                 f"INSERT OR REPLACE INTO blob ({_COLUMNS}, frequency, generation)"  # noqa: S608 - constants
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
                 map(_values, rows),
             )
 
     def set_ranges(self, content: Hash, ranges: ByteRanges, disk_bytes: int) -> None:
         """Record the ranges that are on the disk now; whoever changes them unverifies the blob."""
-        self._conn.execute(
-            "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0 WHERE hash = ?",
-            (ranges.encode(), disk_bytes, content),
-        )
+        with transaction(self._conn):
+            self._conn.execute(
+                "UPDATE blob SET ranges = ?, disk_bytes = ?, epoch = 0, ctime_ns = 0 WHERE hash = ?",
+                (ranges.encode(), disk_bytes, content),
+            )
+
+    def set_times(self, times: Iterable[tuple[Hash, int]]) -> None:
+        """Record the change times by which files are known again, in one transaction."""
+        with transaction(self._conn):
+            self._conn.executemany(
+                "UPDATE blob SET ctime_ns = ? WHERE hash = ?", ((at_ns, content) for content, at_ns in times)
+            )
+
+    def set_ctime(self, content: Hash, ctime_ns: int) -> None:
+        """Record by which change time the file is known again: nobody writes it any more."""
+        with transaction(self._conn):
+            self._conn.execute("UPDATE blob SET ctime_ns = ? WHERE hash = ?", (ctime_ns, content))
+
+    def set_doubted(self, content: Hash, doubted: ByteRanges) -> None:
+        """Record which ranges are still in doubt."""
+        with transaction(self._conn):
+            self._conn.execute("UPDATE blob SET doubted = ? WHERE hash = ?", (doubted.encode(), content))
 
     def set_verified(self, content: Hash, *, verified: bool) -> None:
         """Set whether the whole content was checked."""
-        self._conn.execute("UPDATE blob SET verified = ? WHERE hash = ?", (verified, content))
+        with transaction(self._conn):
+            self._conn.execute("UPDATE blob SET verified = ? WHERE hash = ?", (verified, content))
 
     def set_area(self, contents: Iterable[Hash], area: Area) -> None:
         """Move blobs to an area, in one transaction."""
@@ -186,13 +222,11 @@ class BlobRows:
                 return
             last = (page[-1][0], page[-1][1])
 
-    def starting_with(self, first: int) -> list[BlobRow]:
-        """Return the rows of the hashes that begin with byte ``first``."""
+    def files(self, first: int) -> dict[Hash, KnownFile]:
+        """Return what the rows of the hashes that begin with byte ``first`` say of their files."""
         low, high = bytes([first]), bytes([first + 1]) if first < 255 else b"\xff" * (HASH_BYTES + 1)
-        return [
-            _row(record)
-            for record in self._conn.execute(f"{_SELECT} WHERE hash >= ? AND hash < ?", (low, high))
-        ]
+        query = "SELECT hash, size, disk_bytes, epoch, ctime_ns FROM blob WHERE hash >= ? AND hash < ?"
+        return {Hash(digest): KnownFile(*known) for digest, *known in self._conn.execute(query, (low, high))}
 
     def disk_bytes(self) -> int:
         """Return the disk use of all blobs: a scan, for start-up."""
@@ -210,7 +244,8 @@ class BlobRows:
 
     def set_meta(self, key: str, value: int) -> None:
         """Set a number of table ``meta``."""
-        self._conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+        with transaction(self._conn):
+            self._conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
 class BlockLists:
@@ -237,7 +272,8 @@ class BlockLists:
 
     def delete(self, content: Hash) -> None:
         """Forget the list of a content."""
-        self._conn.execute("DELETE FROM block_list WHERE hash = ?", (content,))
+        with transaction(self._conn):
+            self._conn.execute("DELETE FROM block_list WHERE hash = ?", (content,))
 
 
 def fits(blocks: BlockList, size: int, count: int) -> bool:

@@ -21,7 +21,7 @@ import trio
 from core.blob import Blob
 from core.blobcheck import bad_blocks, hash_file
 from core.blobdisk import Disk, LocalDisk
-from core.blobexchange import Exchange
+from core.blobexchange import Entering, Exchange
 from core.blobgroup import GroupItem, add_group
 from core.blobrows import Area, BlobRow, BlockLists
 from core.blobshelf import Shelf, blob_name
@@ -31,7 +31,15 @@ from core.config import DiskUsage
 from core.db import Connection, transaction
 from core.errors import ChangedError, CorruptError, StoreError
 from core.quota import SLACK_BYTES, Quota
-from core.reconcile import Doubts, Findings, ReconcileReport, reconcile_directory
+from core.reconcile import (
+    Doubts,
+    Findings,
+    ReconcileReport,
+    Survey,
+    reconcile_directory,
+    survey_directory,
+    what_is_right,
+)
 from core.types import BlockList, Hash
 
 _log = logging.getLogger("realize.core.blobs")
@@ -39,6 +47,10 @@ _log = logging.getLogger("realize.core.blobs")
 __all__ = ["BlobStore", "blob_name"]
 
 _CLEAN = "blob_clean"
+_TRIED = "blob_tried"
+
+_SURVEYED_AT_ONCE = 16
+"""LIMIT: of the 256 directories, looked at in one trip to a worker at the start."""
 
 
 def _anything(_: Hash) -> bool:
@@ -110,23 +122,46 @@ class BlobStore:
         doubts = Doubts(clean, shelf.flushed, shelf.epoch, shelf.now_ns())
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
-        for first in range(256):
-            rows = {row.hash: row for row in shelf.rows.starting_with(first)}
-            found = await trio.to_thread.run_sync(
-                reconcile_directory, shelf.disk, shelf.root_fd, first, rows, doubts, limiter=self.workers
+        for start in range(0, 256, _SURVEYED_AT_ONCE):
+            known = [(first, shelf.rows.files(first)) for first in range(start, start + _SURVEYED_AT_ONCE)]
+            surveys = await trio.to_thread.run_sync(
+                lambda known: [
+                    (first, survey_directory(shelf.disk, shelf.root_fd, first, files, doubts))
+                    for first, files in known
+                ],
+                known,
+                limiter=self.workers,
             )
-            self._apply(found)
-            report.add(found.report)
+            for first, survey in surveys:
+                if survey:
+                    report.add(await self._reconcile(first, survey, doubts))
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:
             _log.info("blobs reconciled: %s", report)
         return report
 
+    async def _reconcile(self, first: int, survey: Survey, doubts: Doubts) -> ReconcileReport:
+        shelf = self._shelf
+        rows = [row for content in survey.doubtful if (row := shelf.rows.get(content)) is not None]
+        found = await trio.to_thread.run_sync(
+            reconcile_directory, shelf.disk, shelf.root_fd, first, survey, rows, doubts, limiter=self.workers
+        )
+        self._apply(found)
+        return found.report
+
     def _apply(self, found: Findings) -> None:
-        with transaction(self._shelf.conn):
-            self._shelf.rows.put_many(found.changed)
-            self._shelf.rows.delete_many(found.gone)
+        shelf = self._shelf
+        for row, blocks in found.wrong:
+            left = what_is_right(row, blocks, self.block_lists.get(row.hash))
+            if left is not None:
+                found.changed.append(left)
+            else:
+                shelf.disk.unlink(shelf.root_fd, blob_name(row.hash))
+                found.gone.append(row.hash)
+        with transaction(shelf.conn):
+            shelf.rows.put_many(found.changed)
+            shelf.rows.delete_many(found.gone)
             self.block_lists.put_many(found.lists)
 
     async def flush(self) -> None:
@@ -137,16 +172,35 @@ class BlobStore:
         """
         await self._shelf.flush()
 
+    async def sync(self) -> None:
+        """Bring everything that was written to this filesystem so far to the disk, blobs or not.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        if not await self._shelf.flush():
+            await self._shelf.sync_all()
+
     async def aclose(self) -> None:
         """Flush and close; open blobs are recorded, their descriptors closed."""
-        with trio.CancelScope(shield=True):
-            for blob in list(self._shelf.open_blobs.values()):
-                blob.users = 1
-                await self.release(blob)
-            await self.flush()
-            self._shelf.write_counts()
-            self._shelf.rows.set_meta(_CLEAN, 1)
-        os.close(self._shelf.root_fd)
+        try:
+            with trio.CancelScope(shield=True):
+                for blob in list(self._shelf.open_blobs.values()):
+                    blob.users = 1
+                    await self.release(blob)
+                await self.flush()
+                self._shelf.write_counts()
+                self._shelf.rows.set_meta(_CLEAN, 1)
+        finally:
+            os.close(self._shelf.root_fd)
+
+    def try_to_write(self) -> None:
+        """Write a row of no meaning.
+
+        Raises:
+            StoreError: nothing can be recorded.
+        """
+        self._shelf.rows.set_meta(_TRIED, self._shelf.now_ns())
 
     # Looking
 
@@ -278,7 +332,7 @@ class BlobStore:
     async def release(self, blob: Blob) -> None:
         """Give an opened blob back; the last one out records its ranges and closes the file.
 
-        Shielded from cancellation. A failed flush is logged: its ranges are fetched again.
+        Shielded from cancellation. What cannot be written is logged: it is fetched or checked again.
         """
         with trio.CancelScope(shield=True):
             # RACE: others may open it, write and leave while this flushes; it stays counted till then.
@@ -286,17 +340,24 @@ class BlobStore:
                 try:
                     await blob.record()
                 except StoreError as error:
-                    _log.warning("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+                    _log.info("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+                    break
         blob.users -= 1
         if blob.users:
             return
         blob.release_charge()
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
-        os.close(blob.fd)
-        if not blob.ranges and blob.size and not blob.removed:
-            with trio.CancelScope(shield=True):
-                await self._shelf.remove([blob.hash])  # nothing of it ever came
+        try:
+            if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
+                with trio.CancelScope(shield=True):
+                    await self._shelf.remove([blob.hash])  # nothing of it ever came
+            else:
+                blob.settle_file()
+        except StoreError as error:
+            _log.info("blob %s is looked at again at the next start: %s", blob.hash.hex(), error)
+        finally:
+            os.close(blob.fd)
 
     # Completing
 
@@ -412,6 +473,24 @@ class BlobStore:
             StoreError: it cannot be copied.
         """
         await self._exchange.copy(content, dir_fd, name)
+
+    def enter(self, files: Sequence[Entering]) -> int:
+        """Record files of known content that are about to be renamed in; in a transaction, before `carry_in`.
+
+        None of them may be busy (`settled`). Returns by how many bytes the use of the disk changes.
+        """
+        return self._exchange.enter(files)
+
+    def carry_in(self, files: Sequence[Entering], change: int) -> list[Hash]:
+        """Rename in what `enter` recorded, once that is committed; no ``await`` in between.
+
+        Returns what could not be renamed: it is forgotten, and its file stays where it was.
+        """
+        return self._exchange.carry_in(files, change)
+
+    async def settled(self, contents: Sequence[Hash]) -> None:
+        """Wait until nothing is being removed or written of these contents."""
+        await self._shelf.settled(contents)
 
     def given_out(self, contents: Sequence[Hash]) -> None:
         """Forget blobs whose files the caller has renamed away (see `file_path`)."""

@@ -78,20 +78,32 @@ class Shelf:
         """The last epoch that is known to be on the disk."""
         return self.rows.meta(_FLUSHED, 0)
 
-    async def flush(self) -> None:
-        """Write last uses, and flush the filesystem if small blobs were written since the last time."""
+    async def flush(self) -> bool:
+        """Write last uses, and flush the filesystem if small blobs were written since the last time.
+
+        Returns whether it was flushed.
+        """
         self.write_uses()
         if not 0 <= self.now_ns() - self._counts_written_ns < _COUNTS_NS:
             self.write_counts()
         if not self.epoch_used:
-            return
+            return False
         flushed, self.epoch, self.epoch_used = self.epoch, self.epoch + 1, False
         try:
-            await trio.to_thread.run_sync(self.disk.sync_all, self.root_fd, limiter=self.workers)
+            await self.sync_all()
         except BaseException:
             self.epoch_used = True
             raise
         self.rows.set_meta(_FLUSHED, flushed)
+        return True
+
+    async def sync_all(self) -> None:
+        """Flush the filesystem.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        await trio.to_thread.run_sync(self.disk.sync_all, self.root_fd, limiter=self.workers)
 
     def touch(self, content: Hash) -> None:
         """Note that a blob is used now; written in batches."""

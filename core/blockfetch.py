@@ -16,7 +16,7 @@ from core.blob import RECORD_BYTES, Blob
 from core.blobcheck import absorb
 from core.buffers import BUFFER_BYTES
 from core.byteranges import ByteRanges
-from core.download import FetchParts
+from core.download import FetchParts, vouched
 from core.entrybook import Entries, EntryBook
 from core.errors import ChangedError, CorruptError, NetError, NoHolderError, RealizeError, StoreError
 from core.ports import PeerLink
@@ -137,6 +137,10 @@ class BlockFetch:
         for link in parts.book.usable(content, holders):
             try:
                 known = await self._book.known(blob.hash, blob.size, flight.start, flight.end, link)
+                if doubted := blob.doubted.intersection(flight.ranges):
+                    await vouched(parts, blob, doubted, known.block_bytes, known.of)
+                if blob.ranges.covers(flight.start, flight.end):
+                    return
                 if buffer is None:
                     await parts.store.reserve(need)
                     blob.charge(need)

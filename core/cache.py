@@ -38,7 +38,7 @@ from core.moving import MovingRows
 from core.paths import join
 from core.trashrows import Reason, TrashRows
 from core.tree import NO_PARENT, Tree
-from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, Vector
 from core.versions import EMPTY, decode, encode, merge
 
 _log = logging.getLogger("realize.core.cache")
@@ -244,6 +244,11 @@ class ArenaCache:
         ).fetchone()
         return EntryRow(*row) if row else None
 
+    def local_ino(self, node: int) -> int:
+        """Return the inode number in the datadir of what is real at a node; 0 if nothing is."""
+        row = self.conn.execute("SELECT ino FROM entry WHERE node = ? AND peer = 0", (node,)).fetchone()
+        return int(row[0]) if row else 0
+
     def shown(self, node: int) -> Shown:
         """Return the shown version of a node; nothing for one that was removed (`core.trimming`)."""
         row = self.conn.execute(
@@ -279,12 +284,15 @@ class ArenaCache:
     def next_vector(self, node: int) -> Vector:
         """Return the vector of a change made here, based on the version this host holds.
 
+        Where everybody is known to have deleted it, that is what was seen: what comes after is no conflict.
         The own counter is higher than any that the node's entries know, so that it was never used.
         """
         entries = self.entries(node)
         local = next((entry for entry in entries if entry.peer == LOCAL_PEER), None)
         base = EMPTY
-        if local is not None:
+        if all(entry.holding == Holding.TOMBSTONE for entry in entries):
+            base = merge(Vector(entry.vector) for entry in entries)
+        elif local is not None:
             shown = self.shown(node)
             base = Vector(shown.vector if shown.local else local.vector)
         return self.vector_over(node, [base])
@@ -410,7 +418,7 @@ class ArenaCache:
         kind, flags = row
         if appeared and kind == Kind.NONE:
             self._show_implicit(parent)
-        elif (appeared and kind != Kind.DIR) or (not appeared and kind == Kind.DIR):
+        elif (kind != Kind.DIR) if appeared else (kind == Kind.DIR and not self._has_visible_child(parent)):
             self.refresh(parent)
             self._tell_conflict(parent, flags)
 
@@ -430,8 +438,9 @@ class ArenaCache:
         self.note_change(node, parent, name, Kind.NONE, Kind.DIR)
 
     def _has_visible_child(self, node: int) -> bool:
+        # From the end: where everything in a directory goes, the first names go first.
         row = self.conn.execute(
-            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 LIMIT 1", (node,)
+            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 ORDER BY name DESC LIMIT 1", (node,)
         ).fetchone()
         return row is not None
 
@@ -556,10 +565,6 @@ class ArenaCache:
             known = before is not None and before.holding == Holding.REAL
             self.history.append(node, Op.REPLACE if known else Op.ADD)
             self.refresh(node)
-
-    def path_events(self, node: int) -> RelPath:
-        """Return a node's path for an event."""
-        return self.tree.path(node)
 
     # -- work for churten
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from core.blob import RECORD_BYTES, Blob
-from core.blobcheck import WholeHash, absorb, bad_blocks
+from core.blobcheck import WholeHash, absorb, bad_blocks, right_blocks
 from core.blobrows import Area, entries_of, fits
 from core.blobs import BlobStore
 from core.buffers import BUFFER_BYTES, BufferPool
@@ -323,6 +323,8 @@ async def _round(
     Every round that does not complete the blob takes a holder out, by failure, accusation or
     conviction, or makes the blob fit the list of one that is then convicted.
     """
+    if blob.doubted:
+        progress((await vouched(parts, blob, blob.doubted, expected.block_bytes, expected.of)).total())
     work = Download(parts, blob, expected, priority, progress)
     need = parts.store.quota.blocks(work.missing_bytes)
     await parts.store.reserve(need)
@@ -338,6 +340,28 @@ async def _round(
         await _mismatch(parts, blob, expected, progress)
     elif entries_of(blob.size):
         parts.store.block_lists.put_many([(blob.hash, expected.whole())])
+
+
+async def vouched(
+    parts: FetchParts,
+    blob: Blob,
+    doubted: ByteRanges,
+    block_bytes: int,
+    hashes_of: Callable[[int, int], list[bytes]],
+) -> ByteRanges:
+    """Compare what was fetched before a crash with its block list; what is right counts again."""
+    right = await trio.to_thread.run_sync(
+        right_blocks,
+        parts.store.disk,
+        blob.fd,
+        doubted,
+        blob.size,
+        block_bytes,
+        hashes_of,
+        limiter=parts.workers,
+    )
+    await blob.vouch(doubted, right)
+    return right
 
 
 async def _mismatch(parts: FetchParts, blob: Blob, expected: Expected, progress: Progress) -> None:

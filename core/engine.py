@@ -31,7 +31,7 @@ from core.provider import Provider
 from core.reader import ARENA_DB
 from core.subscriptions import Subscriptions
 from core.trimming import trim
-from core.types import Hash, Kind, PeerKey, Vector
+from core.types import DURABLE, Hash, Kind, PeerKey, Vector
 
 _log = logging.getLogger("realize.core.engine")
 
@@ -70,6 +70,8 @@ class Engine:
             self.arenas = {arena.name: opened[arena.name] for arena in config.arenas}
             self._record_directories()
             undo.pop_all()
+        for each in self.arenas.values():
+            each.peer_names = {key: name for name, key in peer_keys.items()}
         self.counters = {name: ArenaCounter(arena.db_path) for name, arena in self.arenas.items()}
         self._counts: dict[str, tuple[int, ArenaCounts]] = {}
         self._counting = trio.CapacityLimiter(1)
@@ -80,6 +82,7 @@ class Engine:
             self.arenas,
             self.events,
             self.sources,
+            self.durable_holders,
             time.time_ns,
             running=self._setting("churten", "running") == "running",
             remember=lambda running: self._set_setting("churten", "running" if running else "stopped"),
@@ -122,16 +125,22 @@ class Engine:
             counter.close()
         for arena in self.arenas.values():
             await arena.aclose()
-        db.close(self.conn)
-        self._global_lock.release()
+        try:
+            db.close(self.conn)
+        except StoreError as error:
+            _log.warning("the last things done were not recorded: %s", error)
+        finally:
+            self._global_lock.release()
 
     async def _maintain(self) -> None:
         """Flush now and then, and give back what is over the quota."""
         while True:
             await trio.sleep(_FLUSH_S)
             for arena in self.arenas.values():
-                await arena.blobs.flush()
-                await arena.relieve()
+                troubled = bool(arena.trouble.reason)
+                await arena.keep()
+                if troubled and not arena.trouble.reason:
+                    self._links_changed()  # those who wait for a peer may have missed one
 
     async def _trim(self) -> None:
         """Trim now and then."""
@@ -146,11 +155,11 @@ class Engine:
         """
         self.subscriptions.flush_acknowledgements()
         for arena in self.arenas.values():
-            arena.release_unwanted()
             cache = arena.cache
             keys = [self.peer_keys[peer.name] for peer in self.config.peers if _sees(peer.arenas, arena.name)]
             acknowledged = min((cache.acknowledged(key) for key in keys), default=cache.history.last)
             try:
+                arena.release_unwanted()
                 await trim(cache, acknowledged, int(time.time()) if now_s is None else now_s)
             except StoreError as error:
                 _log.warning("%s: history could not be trimmed: %s", arena.name, error)
@@ -263,6 +272,15 @@ class Engine:
         if content is not None and arena.can_copy(content, arena.cache.shown(node).size, self.self_key):
             return [self._self_link]
         return self.holders(arena, node, content)
+
+    def durable_holders(self, arena: Arena, node: int, content: Hash) -> list[PeerLink]:
+        """Return the connected peers that announced a durable copy of a content for a node."""
+        links = self.subscriptions.links
+        return [
+            links[key]
+            for key in arena.holder_keys(node, content, DURABLE)
+            if key in links and arena.name in links[key].arenas
+        ]
 
     def holders_of_version(self, arena: Arena, node: int, vector: Vector) -> list[PeerLink]:
         """Return the connected peers that announced that very version of a node, hashed or not."""

@@ -73,14 +73,29 @@ class TreeChanged(Event, frozen=True, tag=True):
     directories: tuple[bytes, ...] = ()
 
 
-FileChange = Literal["added", "replaced", "removed", "renamed", "available", "dropped", "meta"]
-"""What happened to a file; *available*: its content is now cached here, *dropped*: not any more."""
+FileChange = Literal[
+    "added",
+    "replaced",
+    "removed",
+    "renamed",
+    "available",
+    "unrealized",
+    "dropped",
+    "meta",
+    "damaged",
+    "repaired",
+]
+"""What happened to a file; *available*: its content is now cached here, *unrealized*: it was a real file
+here and is cached content now, *dropped*: not any more, it went to the trash or was lost; *damaged*,
+*repaired*: it has not, has again, the content of its version."""
 
 
 class FileChanged(Event, frozen=True, tag=True):
     """A file changed, here (``peer`` "") or because of a peer.
 
-    ``cause`` is ``user``, ``peer``, ``mark`` or ``quota``; ``before`` and ``after`` are content hashes.
+    ``cause`` is ``user``, ``peer``, ``mark``, ``quota`` or, for damage, ``disk``; "" when nothing was done
+    to files here, or what was done is told again with its hash (`FilesChanged`). ``before`` and ``after``
+    are content hashes.
     """
 
     arena: str
@@ -90,20 +105,26 @@ class FileChanged(Event, frozen=True, tag=True):
     cause: str = ""
     before: bytes | None = None
     after: bytes | None = None
+    origin: bytes = b""
+    """Its path before it was renamed."""
 
 
 class FilesChanged(Event, frozen=True, tag=True):
     """Many files changed in the same way at once; ``paths`` and ``contents`` are parallel.
 
-    ``contents`` holds the hash after the change, for *removed* and *dropped* the one before, ``b""`` if
-    it is not known.
+    ``contents`` holds the hash after the change, ``befores`` the one before; each is empty where there is
+    none, and has ``b""`` for what is not known; ``origins``: paths before a rename. ``peer`` is whose
+    change it was, if it was a peer's.
     """
 
     arena: str
     what: FileChange
     paths: tuple[bytes, ...]
-    contents: tuple[bytes, ...]
-    cause: str
+    contents: tuple[bytes, ...] = ()
+    befores: tuple[bytes, ...] = ()
+    origins: tuple[bytes, ...] = ()
+    cause: str = ""
+    peer: str = ""
 
 
 class ConflictChanged(Event, frozen=True, tag=True):
@@ -125,12 +146,14 @@ class MarkChanged(Event, frozen=True, tag=True):
 
 
 class Evicted(Event, frozen=True, tag=True):
-    """Cached content was given up."""
+    """Cached content was given up; ``content`` is its hash, ``cause`` as in `FileChanged`."""
 
     arena: str
     path: bytes
     bytes_freed: int
     reason: str
+    content: bytes = b""
+    cause: str = "quota"
 
 
 class QuotaChanged(Event, frozen=True, tag=True):

@@ -1,8 +1,7 @@
 """Giving up cached content because the user asked (`Api.evict`); never what may be the last copy.
 
-Engine thread. INVARIANT: a blob goes only after a connected peer has said, just now, that it holds the
-content; and while that is asked, this host says to others that it does not (`Arena.giving_up`), so
-that two hosts never give up the last two copies on each other's word.
+Engine thread. INVARIANT: a whole blob goes only after a connected peer has confirmed, just now, a durable
+copy for every path that is cached by it (`core.leases`).
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from core.api import ArenaPath, EvictStep
 from core.choice import LOCAL_PEER
-from core.errors import NetError
 from core.events import Evicted, QuotaChanged
+from core.leases import Wanted, ask
 from core.paths import display
 from core.types import Hash, Holding, Mark
 
@@ -92,41 +91,27 @@ def _quoted(arena: Arena, node: int) -> str:
 
 
 async def _evict(engine: Engine, arena: Arena, wanted: dict[int, Hash]) -> AsyncGenerator[EvictStep, None]:
-    contents = set(wanted.values()) - arena.giving_up
-    arena.giving_up |= contents
-    try:
-        confirmed = await _confirmed(engine, arena, {node: h for node, h in wanted.items() if h in contents})
+    cache = arena.cache
+    cached = {content: cache.cached_by(content) for content in wanted.values()}
+    all_of_it = {node: content for content, nodes in cached.items() for node in nodes}
+    with arena.giving_up.asking(list(all_of_it)) as mine:
+        asked = [Wanted(node, cache.tree.path(node), all_of_it[node]) for node in mine]
+        confirmed = await ask(
+            arena.name, asked, lambda node, content: engine.durable_holders(arena, node, content), 1
+        )
+        sure = arena.giving_up.decide([node for node, count in confirmed.items() if count])
         for node, content in wanted.items():
-            whole = arena.blobs.held(content)
-            if whole and content not in confirmed:
+            # RACE: what became cached by it meanwhile was not asked about; what is no more is in the trash.
+            stays = node not in sure or not sure.issuperset(cache.cached_by(content))
+            if stays and arena.blobs.held(content):
                 yield EvictStep(
                     _at(arena, node),
                     0,
-                    "it may be the last copy: no connected peer confirms that it holds it",
+                    "it may be the last copy: no connected peer confirms that it keeps one",
                     "connect a peer that holds it; `realize why` names them",
                 )
                 continue
             yield EvictStep(_at(arena, node), await _give_up(arena, node, content))
-    finally:
-        arena.giving_up -= contents
-
-
-async def _confirmed(engine: Engine, arena: Arena, wanted: dict[int, Hash]) -> set[Hash]:
-    """Return the contents that some connected peer holds whole, asked one peer after the other."""
-    confirmed: set[Hash] = set()
-    links = {
-        link.key: link for node, content in wanted.items() for link in engine.holders(arena, node, content)
-    }
-    for link in links.values():
-        left = [content for content in dict.fromkeys(wanted.values()) if content not in confirmed]
-        if not left:
-            break
-        try:
-            answers = await link.have(arena.name, left)
-        except NetError:
-            continue  # it is gone, or does not answer: it confirms nothing
-        confirmed.update(content for content, has in zip(left, answers, strict=True) if has)
-    return confirmed
 
 
 async def _give_up(arena: Arena, node: int, content: Hash) -> int:
@@ -141,6 +126,15 @@ async def _give_up(arena: Arena, node: int, content: Hash) -> int:
     with cache.write() as changes:
         changes.nodes.add(node)
         changes.touched.add(cache.tree.parent_and_name(node)[0])
-        cache.emit(Evicted(arena=arena.name, path=at.path, bytes_freed=freed, reason="the user asked for it"))
+        cache.emit(
+            Evicted(
+                arena=arena.name,
+                path=at.path,
+                bytes_freed=freed,
+                reason="the user asked for it",
+                content=content,
+                cause="user",
+            )
+        )
         cache.emit(QuotaChanged(arena=arena.name, used=arena.blobs.quota.used_bytes, max=None))
     return freed

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from core.api import HashingRow
 from core.config import ArenaConfig
 from core.datadir import Datadir
 from core.disk import open_root
+from core.errors import StoreError
 from core.ignore import Ignore
 from core.ports import LocalStore
 from core.presence import Presence, look_at
@@ -46,12 +47,23 @@ def _nothing(*_: object) -> None:
     """Be told and do nothing."""
 
 
+async def _at_once(_: BaseException) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def _nothing_first() -> None:
+    """Do nothing before a datadir is looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexCalls:
     """What an index tells; called in the engine thread, quick, never raising.
 
     ``progress``: of scan and hashing. ``offline(reason)``, ``online()``. ``held(files)``: deletions
     wait for confirmation, 0 when they no longer do. ``warned(text, hint)``.
+
+    ``prepare`` is waited for before the datadir, which is in its place, is scanned.
+    ``unwritable(error)``: the store cannot be written; returns when it is worth trying again.
     """
 
     progress: Callable[[HashingRow], None] = _nothing
@@ -59,6 +71,8 @@ class IndexCalls:
     online: Callable[[], None] = _nothing
     held: Callable[[int], None] = _nothing
     warned: Callable[[str, str], None] = _nothing
+    prepare: Callable[[], Awaitable[None]] = _nothing_first
+    unwritable: Callable[[BaseException], Awaitable[None]] = _at_once
 
 
 class _WentOfflineError(Exception):
@@ -162,6 +176,9 @@ class Index:
         """Follow the datadir for ever, on- and offline."""
         while True:
             presence = await self._look(list_it=True)
+            if not presence.reason:
+                await self._calls.prepare()
+                presence = await self._look(list_it=True)
             reason = presence.reason or self._reason_if_empty(presence)
             if reason:
                 self._go_offline(reason, emptied=not presence.reason)
@@ -169,11 +186,16 @@ class Index:
                     await self._look_again.wait()
                 self._look_again = trio.Event()
                 continue
-            self._store.set_datadir_id(presence.device, presence.ino)
             try:
+                self._store.set_datadir_id(presence.device, presence.ino)
                 await self._follow()
             except* _WentOfflineError as errors:
                 _log.debug("%s: %s", self._config.name, errors.exceptions)
+            except* StoreError as errors:
+                # Nothing that is seen can be recorded: all is looked at again when it can be.
+                self._go_offline("its database cannot be written", emptied=False)
+                await self._calls.unwritable(errors)
+                await trio.sleep(self._retry_s)
 
     async def _look(self, *, list_it: bool) -> Presence:
         known = self._store.datadir_id()

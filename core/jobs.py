@@ -127,3 +127,18 @@ class JobBoard:
     def __len__(self) -> int:
         """Return the number of running jobs."""
         return len(self._jobs)
+
+
+class EndIfCancelled:
+    """Ends a job as cancelled if its task is, so that the board never shows a ghost."""
+
+    def __init__(self, board: JobBoard, job: Job) -> None:
+        """Watch over a job for the time of the context."""
+        self._board, self._job = board, job
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._board.end(self._job, "cancelled", "stopped")

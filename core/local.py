@@ -12,14 +12,16 @@ from typing import Any
 
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag, tombstone
-from core.events import FileChange, FileChanged
+from core.events import FileChange, FileChanged, FilesChanged
 from core.history import Op
 from core.markattr import parse
 from core.marking import set_mark
 from core.paths import join, split
 from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.renames import Renamer
+from core.trashrows import Reason
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
+from core.versions import RECORD_BYTES
 
 _EVENTS_PER_BATCH = 100
 """LIMIT: changes of single files that are worth an event each."""
@@ -40,6 +42,8 @@ class LocalEntries:
     def __init__(self, cache: ArenaCache) -> None:
         """Write into ``cache``."""
         self._cache = cache
+        self._befores: dict[int, bytes] = {}
+        """What files had before they changed, until their new hash is told with it."""
         self._renamer = Renamer(cache)
 
     # -- reading
@@ -196,6 +200,7 @@ class LocalEntries:
             path = join(item.directory, item.name)
             found = Hashed(path, item.size, item.mtime_ns, item.ino, Hash(content), None)
             self._set_hash(node, parent, None, 2, found)
+            self._tell_hashed("added", [(path, found.hash, b"")])
 
     def _change(self, node: Inode, item: Found, quiet: bool) -> None:
         cache = self._cache
@@ -222,6 +227,8 @@ class LocalEntries:
             cache.conn.execute("UPDATE entry SET ino = ? WHERE node = ? AND peer = 0", (item.ino, node))
             return
         vector = cache.next_vector(node)
+        if row is not None and row[0] == Holding.CACHED and content != row[5]:
+            cache.trash_cached(node, cache.self_key, Reason.REPLACED)
         entry = EntryRow(
             LOCAL_PEER,
             int(Holding.REAL),
@@ -233,6 +240,8 @@ class LocalEntries:
             vector,
             target,
         )
+        if content is None and real and row[5] is not None:
+            self._befores[node] = row[5]
         cache.put_entry(node, entry, ino=item.ino)
         cache.refresh(node)
         self._clear_unreadable(node)
@@ -243,12 +252,13 @@ class LocalEntries:
             self._event(item, what, row[5] if real else None, content)
 
     def _event(self, item: Found, what: FileChange, before: bytes | None, after: bytes | None) -> None:
+        """Tell of a change now; that of a file's content is told with its hash for the record."""
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,
                 path=join(item.directory, item.name),
                 what=what,
-                cause="user",
+                cause="" if item.kind == Kind.FILE and after is None else "user",
                 before=before,
                 after=after,
             )
@@ -264,20 +274,28 @@ class LocalEntries:
         """See `LocalStore.remove`."""
         cache = self._cache
         with cache.write():
-            quiet = len(paths) > _EVENTS_PER_BATCH
+            gone: list[tuple[RelPath, bytes]] = []
             for path in paths:
                 node = cache.tree.find(path)
                 if node is None:
                     continue
-                before = cache.shown(node).hash
-                going = self._real_below(node)
+                for below in reversed(going := self._real_below(node)):
+                    local = cache.local_entry(below)
+                    before = (local.hash if local is not None else None) or self._befores.pop(below, b"")
+                    gone.append((cache.tree.path(below), before))
                 for below in going:
                     self._tombstone(below)
                 cache.mark_left(cache.tree.parent_and_name(node)[0])
-                if going and not quiet:
-                    cache.emit(
-                        FileChanged(arena=cache.name, path=path, what="removed", cause="user", before=before)
+            if gone:
+                cache.emit(
+                    FilesChanged(
+                        arena=cache.name,
+                        what="removed",
+                        paths=tuple(path for path, _ in gone),
+                        befores=tuple(before for _, before in gone),
+                        cause="user",
                     )
+                )
 
     def _real_below(self, node: int) -> list[int]:
         """Return the node and all below it that are real here, the deepest first."""
@@ -301,18 +319,44 @@ class LocalEntries:
     def hashed(self, results: Sequence[Hashed]) -> None:
         """See `LocalStore.hashed`."""
         cache = self._cache
+        told: dict[FileChange, list[tuple[RelPath, Hash, bytes]]] = {}
         with cache.write():
             for result in results:
                 directory, name = split(result.path)
                 parent = cache.tree.ensure_dir(directory)
                 row: Any = cache.conn.execute(
-                    "SELECT n.id, e.hash, (SELECT count(*) FROM entry o WHERE o.node = n.id) + (n.kind <> 1)"
+                    "SELECT n.id, e.hash, (SELECT count(*) FROM entry o WHERE o.node = n.id) + (n.kind <> 1),"
+                    " e.vector"
                     " FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
                     " WHERE n.parent = ? AND n.name = ? AND e.size = ? AND e.mtime_ns = ? AND e.ino = ?",
                     (parent, name, result.size, result.mtime_ns, result.ino),
                 ).fetchone()
-                if row is not None:
-                    self._set_hash(row[0], parent, row[1], row[2], result)
+                if row is None:
+                    continue
+                self._set_hash(row[0], parent, row[1], row[2], result)
+                if row[1] is None:
+                    before = self._befores.pop(row[0], b"")
+                    # One record: nobody else ever changed it, nor, as far as is known, did this host.
+                    new = not before and len(row[3]) == RECORD_BYTES
+                    told.setdefault("added" if new else "replaced", []).append(
+                        (result.path, result.hash, before)
+                    )
+            for what, items in told.items():
+                self._tell_hashed(what, items)
+
+    def _tell_hashed(self, what: FileChange, items: Sequence[tuple[RelPath, Hash, bytes]]) -> None:
+        """Tell for the record what the changes of files came to."""
+        paths, contents, befores = zip(*items, strict=True)
+        self._cache.emit(
+            FilesChanged(
+                arena=self._cache.name,
+                what=what,
+                paths=paths,
+                contents=contents,
+                befores=befores if any(befores) else (),
+                cause="user",
+            )
+        )
 
     def _set_hash(self, node: int, parent: int, known: bytes | None, entries: int, result: Hashed) -> None:
         cache = self._cache
@@ -385,8 +429,12 @@ class LocalEntries:
                     changes.touched.add(cache.tree.parent_and_name(node)[0])
 
 
+_KINDS = tuple(Kind)
+_UNREADABLE = int(Flag.UNREADABLE)
+
+
 def _local_row(row: Any) -> LocalRow:  # noqa: ANN401 - a row of SQLite
-    kind, size, mtime_ns, mode, ino, hashed, flags, target = row
-    return LocalRow(
-        Kind(kind), size, mtime_ns, mode, ino, bool(hashed), bool(flags & Flag.UNREADABLE), target or b""
-    )
+    # One for each file of a scan: enumerations are looked up, not called, which took half of the time.
+    kind, size, mtime_ns, mode, ino, hashed, flags, target, *_ = row
+    unreadable = flags & _UNREADABLE != 0
+    return LocalRow(_KINDS[kind], size, mtime_ns, mode, ino, hashed != 0, unreadable, target or b"")

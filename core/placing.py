@@ -104,16 +104,22 @@ def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> N
         raise OSError(code, os.strerror(code), new)
 
 
-class _Directories:
+class Directories:
     """Open descriptors of the directories of a batch; missing ones are made."""
 
     def __init__(self, root_fd: int, stack: ExitStack) -> None:
+        """Open beneath ``root_fd``; ``stack`` closes what was opened."""
         self._root_fd = root_fd
         self._stack = stack
         self._fds: dict[bytes, int] = {b"": root_fd}
         self.made: set[bytes] = set()
 
     def open(self, path: bytes, *, make: bool = True) -> int:
+        """Return the descriptor of a directory.
+
+        Raises:
+            OSError: it cannot be opened, or is not there and not to be made.
+        """
         known = self._fds.get(path)
         if known is not None:
             return known
@@ -134,20 +140,26 @@ class _Directories:
         return fd
 
 
-def place(datadir: Path, placements: Sequence[Placement]) -> list[Placed]:
+def place(datadir: Path, placements: Sequence[Placement], *, ino: int | None = None) -> list[Placed]:
     """Carry out placements; parallel to the result. One that fails does not stop the others.
 
+    ``ino`` is the inode number of the datadir that was indexed, None when it is not known.
+
     Raises:
-        OSError: the datadir itself cannot be opened.
+        OSError: the datadir itself cannot be opened, or another directory is in its place.
     """
     with ExitStack() as stack:
         root_fd = os.open(datadir, DIR_FLAGS)
         stack.callback(os.close, root_fd)
-        directories = _Directories(root_fd, stack)
+        # RACE: it may have been replaced since the index looked. What is put into another directory is missed
+        # when the right one is back, and would be taken for deleted by the user.
+        if ino is not None and os.fstat(root_fd).st_ino != ino:
+            raise OSError(errno.ESTALE, "another directory is in its place", os.fspath(datadir))
+        directories = Directories(root_fd, stack)
         return [_guarded(directories, placement) for placement in placements]
 
 
-def _guarded(directories: _Directories, placement: Placement) -> Placed:
+def _guarded(directories: Directories, placement: Placement) -> Placed:
     parent, name = split(placement.path)
     try:
         at = directories.open(parent)
@@ -312,12 +324,12 @@ def move(datadir: Path, moves: Sequence[Move]) -> tuple[list[Placed], dict[bytes
     with ExitStack() as stack:
         root_fd = os.open(datadir, DIR_FLAGS)
         stack.callback(os.close, root_fd)
-        directories = _Directories(root_fd, stack)
+        directories = Directories(root_fd, stack)
         results = [_move_guarded(directories, item) for item in moves]
         return results, {path: os.fstat(directories.open(path)).st_ino for path in directories.made}
 
 
-def _move_guarded(directories: _Directories, item: Move) -> Placed:
+def _move_guarded(directories: Directories, item: Move) -> Placed:
     (old_parent, old), (new_parent, new) = split(item.old), split(item.new)
     try:
         at, to = directories.open(old_parent, make=False), directories.open(new_parent)

@@ -105,6 +105,13 @@ class PeerLink(Protocol):
         """Say for each content whether the peer holds it whole and verified now."""
         ...
 
+    async def lease(self, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]) -> list[bool]:
+        """Ask for each path whether the peer holds that content there durably, and is not giving it up.
+
+        To be asked after this host has noted what it gives up (`core.leases`); the lists are parallel.
+        """
+        ...
+
 
 class Household(Protocol):
     """What net tells core about links, and asks for subscribers."""
@@ -191,6 +198,15 @@ class ContentProvider(Protocol):
 
     def have(self, arena: str, content: Hash) -> bool:
         """Say whether a content is held whole and verified."""
+        ...
+
+    async def lease(
+        self, peer: PeerKey, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]
+    ) -> list[bool]:
+        """Say for each path whether its content is held here on the disk, and not about to be given up.
+
+        ``peer`` is about to give them up on this word.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,7 +16,7 @@ import trio
 from core.disk import READ_FLAGS, open_beneath
 from core.errors import ChangedError
 from core.placing import Identity
-from core.types import BlockList, Hash, RelPath, Vector
+from core.types import BlockList, Hash, PeerKey, RelPath, Vector
 
 if TYPE_CHECKING:
     from core.arena import Arena
@@ -69,7 +70,12 @@ class Provider:
                 return self._open_real(at, path, identity)
             except (OSError, ChangedError):  # the next copy may be good; without one the blob decides
                 continue
-        blob = at.blobs.info(content) if at.blobs is not None else None
+        moving = at.in_transit.get(content)
+        if moving is not None:
+            with suppress(FileNotFoundError):  # it was not taken out, or is in its place by now
+                fd = os.open(moving, READ_FLAGS)
+                return OpenFile(fd, os.fstat(fd).st_size, None)
+        blob = at.blobs.info(content)
         if blob is None or not blob.held:
             raise ChangedError("the content is not held any more")
         return OpenFile(os.open(at.blobs.file_path(content), READ_FLAGS), blob.size, None)
@@ -115,8 +121,9 @@ class Provider:
 
     def _small_place(self, at: Arena, content: Hash) -> _Place | None:
         for path, identity in at.real_files(content):
-            return _Place(path, None, identity)
-        blob = at.blobs.info(content) if at.blobs is not None else None
+            moving = at.in_transit.get(content)
+            return _Place(path, os.fsencode(moving) if moving is not None else None, identity)
+        blob = at.blobs.info(content)
         if blob is not None and blob.held:
             return _Place(None, os.fsencode(at.blobs.file_path(content)), Identity(blob.size, 0, 0))
         return None
@@ -132,12 +139,19 @@ class Provider:
     def have(self, arena: str, content: Hash) -> bool:
         """See `ContentProvider.have`."""
         at = self._arena(arena)
-        blob = at.blobs.info(content) if content not in at.giving_up else None
+        blob = at.blobs.info(content)
         return (blob is not None and blob.held) or any(True for _ in at.real_files(content))
+
+    async def lease(
+        self, peer: PeerKey, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]
+    ) -> list[bool]:
+        """See `ContentProvider.lease`."""
+        at = self._arenas.get(arena)
+        return await at.lender.grant(peer, paths, contents) if at is not None else [False] * len(paths)
 
 
 class _Place:
-    """Where a small content lies: a real file by path, or a blob by its file."""
+    """Where a small content lies: a real file by path, or (if that is gone) a blob by its file."""
 
     __slots__ = ("blob", "identity", "path")
 
@@ -164,14 +178,20 @@ def _read_all(datadir: bytes, places: list[_Place | None]) -> list[bytes | None]
             os.close(root_fd)
 
 
+def _open_place(root_fd: int, place: _Place) -> int | None:
+    if place.path is not None:
+        with suppress(OSError):
+            return open_beneath(root_fd, place.path, READ_FLAGS)
+    if place.blob is not None:
+        with suppress(OSError):
+            return os.open(place.blob, READ_FLAGS)
+    return None
+
+
 def _read_place(root_fd: int, place: _Place) -> bytes | None:
     """Return the whole content, or None when it is not that version (the receiver asks elsewhere)."""
-    try:
-        if place.path is not None:
-            fd = open_beneath(root_fd, place.path, READ_FLAGS)
-        else:
-            fd = os.open(place.blob or b"", READ_FLAGS)
-    except OSError:
+    fd = _open_place(root_fd, place)
+    if fd is None:
         return None
     try:
         data: Any = os.read(fd, place.identity.size + 1)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,9 @@ async def put_real(
                 displaced if replaces is not None else None,
             )
             with trio.CancelScope(shield=True):
-                (placed,) = await trio.to_thread.run_sync(place, datadir, [placement])
+                known = arena.local.datadir_id()
+                ino = known[1] if known is not None else None
+                (placed,) = await trio.to_thread.run_sync(partial(place, datadir, [placement], ino=ino))
                 _check(path, placed)
                 _record(arena, path, version, vector, placed, cause)
     finally:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,19 +116,31 @@ class Realizer:
         made: Mapping[bytes, int],
     ) -> None:
         cache = self._arena.cache
-        done: list[tuple[RelPath, Work]] = []
+        done: dict[str, list[tuple[Move, Work]]] = {}
         with cache.write():
             for path, ino in made.items():
                 self._record_made(path, ino)
             for (work, target), item, result in zip(ready, moves, results, strict=True):
                 if result.ino:
                     moved(cache, work.node, target, result.ino)
-                    done.append((item.new, work))
+                    done.setdefault(self._peer_of(work), []).append((item, work))
                 else:
                     self._no_rename(work, target)
             self._arena.work.finish(work for work, _ in ready)
-            if done:
-                cache.emit(self._event("renamed", done))
+            for peer, moved_files in done.items():
+                contents = tuple(_known(work) for _, work in moved_files)
+                cache.emit(
+                    FilesChanged(
+                        arena=cache.name,
+                        what="renamed",
+                        paths=tuple(item.new for item, _ in moved_files),
+                        contents=contents,
+                        befores=contents,
+                        origins=tuple(item.old for item, _ in moved_files),
+                        cause="peer",
+                        peer=peer,
+                    )
+                )
 
     def _record_made(self, path: bytes, ino: int) -> None:
         """Take over a directory, as its peer has it, that was made for what was renamed into it."""
@@ -178,7 +191,9 @@ class Realizer:
         stale = [self._is_stale(work) for work, _ in works]
         todo = [placement for placement, old in zip(placements, stale, strict=True) if not old]
         try:
-            done = await trio.to_thread.run_sync(place, datadir, todo, limiter=self._limiter)
+            known = self._arena.local.datadir_id()
+            put = partial(place, datadir, todo, ino=known[1] if known is not None else None)
+            done = await trio.to_thread.run_sync(put, limiter=self._limiter)
         except OSError as error:
             done = [Placed(error=error)] * len(todo)
         results = iter(done)
@@ -244,7 +259,7 @@ class Realizer:
         arena = self._arena
         outcomes = []
         taken: list[Hash] = []
-        changed: dict[FileChange, list[tuple[RelPath, Work]]] = {}
+        changed: dict[tuple[FileChange, str], list[tuple[RelPath, Work]]] = {}
         with arena.cache.write():
             for (work, action), placement, result in zip(works, placements, placed, strict=True):
                 if result.error is not None:
@@ -261,24 +276,32 @@ class Realizer:
                 if work.hash is not None and placement.source == arena.blobs.file_path(work.hash):
                     taken.append(work.hash)
                 if work.kind is not Kind.DIR:
-                    changed.setdefault(_what(action, result), []).append((placement.path, work))
+                    what = _what(action, result)
+                    peer = "" if what == "added" else self._peer_of(work)
+                    changed.setdefault((what, peer), []).append((placement.path, work))
             arena.work.finish(outcome.work for outcome in outcomes if not outcome.error)
             if taken:
                 arena.blobs.given_out(taken)
                 arena.cache.trash.forget(taken)
-            for what, files in changed.items():
-                arena.cache.emit(self._event(what, files))
+            for (what, peer), files in changed.items():
+                arena.cache.emit(self._event(what, peer, files))
         return outcomes
 
-    def _event(self, what: FileChange, files: Sequence[tuple[RelPath, Work]]) -> FilesChanged:
-        gone = what == "removed"
-        contents = [(work.entry.hash if work.entry else None) if gone else work.hash for _, work in files]
+    def _peer_of(self, work: Work) -> str:
+        """Return the name of the peer whose change made the shown version; "" if that is not known."""
+        author = _author(work)
+        return self._arena.peer_names.get(author, "") if author is not None else ""
+
+    def _event(self, what: FileChange, peer: str, files: Sequence[tuple[RelPath, Work]]) -> FilesChanged:
+        befores = () if what == "added" else tuple(_known(work) for _, work in files)
         return FilesChanged(
             arena=self._arena.name,
             what=what,
             paths=tuple(path for path, _ in files),
-            contents=tuple(content or b"" for content in contents),
+            contents=() if what == "removed" else tuple(work.hash or b"" for _, work in files),
+            befores=befores,
             cause="mark" if what == "added" else "peer",
+            peer=peer,
         )
 
     def _record_real(self, work: Work, result: Placed) -> None:
@@ -335,6 +358,11 @@ def _identity(work: Work, entry: EntryRow) -> Identity:
 
 def _repeated(contents: Iterable[Hash | None]) -> dict[Hash, int]:
     return {content: count for content, count in Counter(contents).items() if content and count > 1}
+
+
+def _known(work: Work) -> bytes:
+    """Return the hash of what this host has, ``b""`` if it is not known."""
+    return (work.entry.hash if work.entry is not None else None) or b""
 
 
 def _reason(placement: Placement) -> Reason:

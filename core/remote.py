@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
@@ -38,6 +38,14 @@ _UPDATE_SINGLE = (
     "UPDATE node SET kind = ?, size = ?, mtime_ns = ?, mode = ?, hash = ?, vector = ?, target = ?,"
     " local = 0, flags = 0 WHERE id = ?"
 )
+
+
+class _Known(NamedTuple):
+    """What a node shows before an entry of it is applied."""
+
+    kind: int
+    hash: bytes | None
+    vector: bytes
 
 
 class RemoteEntries:
@@ -159,7 +167,7 @@ class _GroupWriter:
     def write(self) -> None:
         cache, conn, parent = self._cache, self._cache.conn, self._parent
         select = (
-            "SELECT n.id, n.kind, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
+            "SELECT n.id, n.kind, n.hash, n.vector, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
             " WHERE n.parent = ? AND n.name = ?"
         )
         appeared: set[bytes] = set()
@@ -180,7 +188,8 @@ class _GroupWriter:
                 continue
             if not live or entry.holding == Holding.DROPPED:
                 appeared.discard(name)
-            self._update(Inode(known[0][0]), known[0][1], [row[2] for row in known], name, entry)
+            node, *was, _ = known[0]
+            self._update(Inode(node), _Known(*was), [row[-1] for row in known], name, entry)
         self._flush_new()
         if appeared:
             cache.changes.listings.add(parent)
@@ -238,7 +247,7 @@ class _GroupWriter:
             self._new_names.clear()
 
     def _update(
-        self, node: Inode, before: int, peers: list[int | None], name: bytes, entry: EntryRow
+        self, node: Inode, before: _Known, peers: list[int | None], name: bytes, entry: EntryRow
     ) -> None:
         cache = self._cache
         alone = all(peer in (None, self._peer) for peer in peers)
@@ -251,16 +260,32 @@ class _GroupWriter:
             cache.conn.execute(_INSERT_ENTRY, (node, *entry, self._stamp))
             if alone and entry.holding != Holding.TOMBSTONE and Kind.DIR not in (entry.kind, before):
                 cache.conn.execute(_UPDATE_SINGLE, (*show_single(entry)[:7], node))
-                cache.note_change(node, self._parent, name, before, entry.kind)
+                cache.note_change(node, self._parent, name, before.kind, entry.kind)
             else:
                 self._refresh_shared(node, name)
         held = LOCAL_PEER in peers
         if self._wanted or held or cache.marks.explicit(node) is not None:
             self._dirty.append(node)
-        if self._event_peer and entry.kind == Kind.FILE and before == Kind.FILE:
-            self._event(name, "replaced" if entry.holding == Holding.REAL else "available")
-        if self._event_peer and entry.holding == Holding.TOMBSTONE and before:
-            self._event(name, "removed")
+        if self._event_peer:
+            self._tell(node, before, name, entry)
+
+    def _tell(self, node: Inode, before: _Known, name: bytes, entry: EntryRow) -> None:
+        """Tell what the peer did, if it changed what is shown; the first hash of a version is no change."""
+        if entry.holding == Holding.TOMBSTONE:
+            if before.kind:
+                self._event(name, "removed")
+            return
+        if entry.kind != Kind.FILE:
+            return
+        if entry.holding == Holding.CACHED:
+            self._event(name, "available")
+            return
+        now = self._cache.shown(node)
+        if now.kind != Kind.FILE or now.hash == before.hash:
+            return
+        if before.hash is None and before.kind == Kind.FILE and now.vector == before.vector:
+            return
+        self._event(name, "replaced" if before.kind == Kind.FILE else "added")
 
     def _reclaim(self, node: Inode, entry: EntryRow) -> None:
         """Keep what is real here from being replaced by an older version of our own that we know nothing of.
@@ -305,6 +330,16 @@ class _GroupWriter:
         by = advanced(Vector(was.vector), Vector(now.vector))
         why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
         self._cache.trash_cached(node, by[0] if by else None, why)
+        self._cache.emit(
+            FileChanged(
+                arena=self._cache.name,
+                path=self._cache.tree.path(node),
+                what="dropped",
+                peer=self._peer_name,
+                cause="peer",
+                before=was.hash,
+            )
+        )
 
     def _event(self, name: bytes, what: str) -> None:
         self._cache.emit(

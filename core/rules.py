@@ -1,7 +1,8 @@
 """What churten does about a path: from its mark and what is held to the next action.
 
 Pure; the table of spec 4 §Marks. INVARIANT: no rule chooses an action that gives up content before
-its replacement is complete and verified here.
+its replacement is complete and verified here, or other peers said that they hold it durably (and those are
+asked again before anything is done, `core.leases`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ class Action(enum.Enum):
     """A peer renamed the path: rename the real file (never decided here; see `core.moving`)."""
     ADJUST = "adjust"
     """Only mode or time of the real file differ from the shown version."""
+    UNREALIZE = "unrealize"
+    """Nothing here wants it as a real file: make it a blob."""
+    RELEASE = "release"
+    """Nothing here wants it kept: let the blob be evicted again."""
 
 
 _CONFLICT = int(Flag.CONFLICT)
+_DOUBTED = int(Flag.UNREADABLE | Flag.DAMAGED)
 
 
 class Case(NamedTuple):
@@ -52,7 +58,11 @@ class Case(NamedTuple):
     same_meta: bool = True
     """Mode and mtime of the real file are those of the shown version."""
     implicit: bool = False
-    """A real directory that was deleted elsewhere, shown because something is still in it."""
+    """A directory that nobody has, or that was deleted elsewhere, shown because something is still in it."""
+    protected: bool = False
+    """The blob is out of reach of eviction."""
+    elsewhere: bool = False
+    """As many peers as have to said that they hold the shown version durably."""
 
 
 def decide(case: Case) -> Action:
@@ -64,6 +74,8 @@ def decide(case: Case) -> Action:
         return Action.DELETE if real and case.has_datadir else Action.NOTHING
     if case.has_datadir and (case.mark is Mark.OWN or real):
         return _real_wanted(case)
+    if case.mark is Mark.WATCH and case.protected and case.shown_local and case.elsewhere:
+        return Action.RELEASE
     if case.mark is Mark.WATCH or case.kind is not Kind.FILE or case.shown_local:
         return Action.NOTHING
     if not case.hashed:
@@ -74,7 +86,11 @@ def decide(case: Case) -> Action:
 def _real_wanted(case: Case) -> Action:
     """A real file is wanted, or there is an outdated one that the shown version replaces."""
     if case.shown_local == Holding.REAL:
-        return Action.NOTHING if case.same_meta else Action.ADJUST
+        if not case.same_meta:
+            return Action.ADJUST
+        wanted = case.mark is Mark.OWN or case.kind is not Kind.FILE or not case.hashed
+        unsure = not case.elsewhere or case.flags & _DOUBTED
+        return Action.NOTHING if wanted or unsure else Action.UNREALIZE
     if case.kind is not Kind.FILE:
         return Action.REALIZE
     if not case.hashed:

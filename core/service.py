@@ -144,7 +144,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(*engine.health, *self._held_deletes()),
+            health=(*engine.health, *self._troubles(), *self._held_deletes()),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -166,11 +166,18 @@ class Service:
             held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
 
+    def _troubles(self) -> list[str]:
+        return [
+            f"{arena.name}: nothing can be recorded: {arena.trouble.reason}"
+            for arena in self._engine.arenas.values()
+            if arena.trouble.reason
+        ]
+
     def _held_deletes(self) -> list[str]:
         """Return a line for each arena whose deletions wait for the user."""
         return [
-            f"{arena.name}: {arena.index.held_files} deleted files are held; if you deleted them:"
-            f" `realize arena confirm-deletes {arena.name}`"
+            f"{arena.name}: {arena.index.held_files} deletions are held; if they are yours:"
+            f" `realize arena confirm-deletes {arena.name}`, else put the files back"
             for arena in self._engine.arenas.values()
             if arena.index is not None and arena.index.held_files
         ]

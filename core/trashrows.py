@@ -109,6 +109,11 @@ class TrashRows:
         ).fetchone()
         return row is not None
 
+    def paths_of(self, content: Hash) -> list[RelPath]:
+        """Return the paths that a content is in the trash of."""
+        rows: list[Any] = self._conn.execute("SELECT path FROM trash WHERE hash = ?", (content,)).fetchall()
+        return [RelPath(path) for (path,) in rows]
+
     def at(self, path: bytes) -> list[Trashed]:
         """Return what is held of exactly one path, the newest first."""
         return self._rows(AT, (path,))

@@ -49,6 +49,15 @@ class Holding(enum.IntEnum):
     """A complete and verified blob (*available*)."""
     DROPPED = 3
     """No longer held here; on the wire only, never stored."""
+    KEPT = 4
+    """A complete and verified blob that is not evicted: as durable as a real file. Only of peers: what
+    this host keeps is `CACHED` with its blob in the protected area."""
+
+
+HELD = (Holding.REAL, Holding.CACHED, Holding.KEPT)
+"""Holdings of which the content can be had."""
+DURABLE = (Holding.REAL, Holding.KEPT)
+"""Holdings that a host gives up only when others have confirmed theirs (spec 4 §Jobs)."""
 
 
 class Mark(enum.StrEnum):

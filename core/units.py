@@ -1,5 +1,7 @@
 """Sizes, shares and durations as people write them in the config and on the command line (spec 3).
 
+And sizes as people read them.
+
 Pure. Every parser raises `ValueError` whose text says what the value is not; `SIZE`, `SHARE`, `RATE`
 and `DURATION` say what is accepted.
 """
@@ -18,11 +20,25 @@ _SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,18})?)\s*(?:([kmgt])b?|b)?", re.IGNORECA
 _SHARE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*%", re.ASCII)
 _DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(ms|s|m|h)?", re.IGNORECASE | re.ASCII)
 
+_UNITS = ("B", "K", "M", "G", "T", "P", "E")
 _FACTORS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _MAX_BYTES = (1 << 63) - 1
 """LIMIT: what SQLite and the kernel hold in a signed 64-bit integer."""
+
+
+def human_bytes(n: int) -> str:
+    """Return a size in powers of 1024 with at most one decimal: ``0 B``, ``1.5 K``, ``312 M``."""
+    if n < 0:
+        return "-" + human_bytes(-n)
+    value, unit = float(n), 0
+    # LIMIT: from 999.5 on, three digits would be rounded to four.
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    decimals = 1 if unit and value < 99.95 else 0
+    return f"{value:.{decimals}f} {_UNITS[unit]}"
 
 
 def parse_size(value: object) -> int:

@@ -8,7 +8,7 @@ replaced by it; the damaged bytes go to the trash.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from core.api import ArenaPath, VerifyOutcome, VerifyStep
 from core.choice import Flag
 from core.disk import opened
 from core.errors import ChangedError, RealizeError
-from core.events import Warned
+from core.events import FileChange, FileChanged
 from core.hashing import TruncatedError, hash_descriptor
 from core.paths import display
 from core.placing import Identity
@@ -102,6 +102,7 @@ class Verifier:
         if self._identity(item) != identity:
             return "changed", "it was changed meanwhile"
         self._flag(item, damaged=True)
+        self._record(path, "damaged", "disk", item.hash, digest)
         text = "the content changed on the disk without anybody writing it"
         arena.warn(
             f"{display(path)} is damaged: {text}", f"realize verify {display(arena.name)}/{display(path)}"
@@ -112,7 +113,19 @@ class Verifier:
             await self._repair_real(item, path)
         except RealizeError as error:
             return "damaged", f"{text}; not repaired: {error}"
+        self._record(path, "repaired", "user", digest, item.hash)
         return "repaired", f"{text}; the damaged bytes are in the trash"
+
+    def _record_lost(self, paths: Sequence[RelPath], content: Hash) -> None:
+        for path in paths:
+            self._arena.events.emit(
+                FileChanged(arena=self._arena.name, path=path, what="damaged", cause="disk", before=content)
+            )
+
+    def _record(self, path: bytes, what: FileChange, cause: str, before: Hash, after: Hash) -> None:
+        self._arena.events.emit(
+            FileChanged(arena=self._arena.name, path=path, what=what, cause=cause, before=before, after=after)
+        )
 
     def _identity(self, item: _Item) -> Identity | None:
         row: Any = self._arena.cache.conn.execute(
@@ -168,7 +181,11 @@ class Verifier:
             text = f"the cached content could not be read ({error})"
             await arena.blobs.remove([item.hash])
         nodes = arena.cache.drop_cached(item.hash)
-        arena.events.emit(Warned(arena=arena.name, text=f"{text}: {item.hash.hex()[:16]}"))
+        paths = [arena.cache.tree.path(node) for node in nodes]
+        what = ", ".join(map(display, paths[:3])) or "content that no path needs any more"
+        how = f"realize verify {display(arena.name)}"
+        arena.warn(f"{text}: {what}", "" if self._repair else f"{how} fetches it again")
+        self._record_lost(paths, item.hash)
         with arena.cache.write():
             arena.cache.mark_dirty(nodes)
         if not self._repair:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from core.types import PEER_KEY_BYTES, PeerKey, Vector
 
 _RECORD = struct.Struct(">8sQ")
+RECORD_BYTES = _RECORD.size
+"""Bytes of a vector for each peer in it."""
 _MAX_COUNTER = (1 << 64) - 1
 EMPTY = Vector(b"")
 MAX_PEERS = 256

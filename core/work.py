@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from core.cache import ArenaCache
 from core.choice import EntryRow
 from core.db import transaction
+from core.errors import NO_ROOM
 from core.types import Hash, Kind, Mark
 
 RETRY_S = (1, 5, 30, 300, 1800)
@@ -21,11 +22,28 @@ RETRY_S = (1, 5, 30, 300, 1800)
 NO_HOLDER = "no connected peer holds it"
 """Reason of a node that waits for a peer; such nodes are due again when one connects."""
 
+UNCONFIRMED = "waits for a peer that confirms its copy"
+"""Reason of a node whose copy stays until a peer connects that holds one as well."""
+
+UNQUIET = "it was changed a moment ago"
+"""Reason of a real file that is given up once nobody has changed it for a while."""
+
+PEER_REASONS = (NO_HOLDER, UNCONFIRMED)
+
+
+def is_waiting(reason: str) -> bool:
+    """Say whether a node with this reason waits for something rather than failed."""
+    return reason in PEER_REASONS or reason == UNQUIET or reason.startswith(NO_ROOM)
+
+
 _NEVER_NS = (1 << 63) - 1
 
 
 class Work(NamedTuple):
-    """A due node; ``entry`` and ``ino`` are of this host's own entry, ``blob_verified``: it is whole."""
+    """A due node; ``entry`` and ``ino`` are of this host's own entry, ``blob_verified``: it is whole.
+
+    ``area`` of the blob, -1 without one; ``elsewhere``: peers that said they hold it durably.
+    """
 
     node: int
     counter: int
@@ -45,11 +63,15 @@ class Work(NamedTuple):
     entry: EntryRow | None
     ino: int
     blob_verified: bool
+    area: int
+    elsewhere: int
 
 
 _DUE = (
     "SELECT d.node, d.counter, d.subtree, d.attempts, n.parent, n.name, n.kind, n.size, n.mtime_ns, n.mode,"
-    " n.hash, n.vector, n.target, n.local, n.flags, b.verified, e.ino, e.peer, e.holding, e.kind, e.size,"
+    " n.hash, n.vector, n.target, n.local, n.flags, b.verified, coalesce(b.area, -1),"
+    " (SELECT count(*) FROM entry o WHERE o.node = d.node AND o.peer > 0 AND o.hash = n.hash"
+    " AND o.holding IN (1, 4)), e.ino, e.peer, e.holding, e.kind, e.size,"
     " e.mtime_ns, e.mode, e.hash, e.vector, e.target"
     " FROM dirty d JOIN node n ON n.id = d.node LEFT JOIN entry e ON e.node = d.node AND e.peer = 0"
     " LEFT JOIN blob b ON b.hash = n.hash"
@@ -108,6 +130,20 @@ class WorkQueue:
             )
         return delay_s
 
+    def postpone(self, works: Iterable[tuple[Work, int]], reason: str) -> None:
+        """Have nodes looked at again at a time (wall clock, ns), without counting that as a failure."""
+        self._cache.conn.executemany(
+            "UPDATE dirty SET due_ns = ?, reason = ? WHERE node = ? AND counter = ?",
+            [(due_ns, reason, work.node, work.counter) for work, due_ns in works],
+        )
+
+    def unquiet(self, now_ns: int) -> int:
+        """Return how many nodes wait only for a short time to pass."""
+        row: Any = self._cache.conn.execute(
+            "SELECT count(*) FROM dirty WHERE due_ns > ? AND reason = ?", (now_ns, UNQUIET)
+        ).fetchone()
+        return int(row[0])
+
     def retry(self, node: int | None = None, *, reason: str | None = None) -> None:
         """Make waiting nodes due now: one node, those that wait for a reason, or all."""
         with transaction(self._cache.conn):
@@ -120,6 +156,14 @@ class WorkQueue:
             else:
                 self._cache.conn.execute("UPDATE dirty SET due_ns = 0 WHERE due_ns <> 0")
 
+    def retry_for_room(self) -> None:
+        """Make nodes due now that wait for room in the cache."""
+        with transaction(self._cache.conn):
+            self._cache.conn.execute(
+                "UPDATE dirty SET due_ns = 0, attempts = 0 WHERE due_ns <> 0 AND reason >= ? AND reason < ?",
+                (NO_ROOM, NO_ROOM + "\x7f"),
+            )
+
     def next_due_ns(self, now_ns: int) -> int | None:
         """Return when the next waiting node is due; None when none is going to be."""
         row: Any = self._cache.conn.execute(
@@ -127,12 +171,16 @@ class WorkQueue:
         ).fetchone()
         return row[0] if row else None
 
-    def counts(self, now_ns: int) -> tuple[int, int]:
-        """Return how many nodes are due, and how many wait after a failure or for a peer."""
-        row: Any = self._cache.conn.execute(
-            "SELECT count(*), count(*) FILTER (WHERE due_ns > ?) FROM dirty", (now_ns,)
-        ).fetchone()
-        return row[0] - row[1], row[1]
+    def counts(self, now_ns: int) -> tuple[int, int, int]:
+        """Return how many nodes are due, how many wait for something, and how many failed."""
+        reasons: list[Any] = self._cache.conn.execute(
+            "SELECT due_ns > ?, iif(due_ns > ? AND attempts > 0, reason, ''), count(*) FROM dirty"
+            " GROUP BY 1, 2",
+            (now_ns, now_ns),
+        ).fetchall()
+        due = sum(count for later, _, count in reasons if not later)
+        failed = sum(count for later, reason, count in reasons if later and reason and not is_waiting(reason))
+        return due, sum(count for _, _, count in reasons) - due - failed, failed
 
     def waiting(self, limit: int) -> list[tuple[int, int, str, int]]:
         """Return queued nodes: ``(node, due_ns, reason, attempts)``, failed ones first."""
@@ -186,7 +234,9 @@ def _work(row: Any) -> Work:  # noqa: ANN401 - a row of SQLite
         row[12],
         row[13],
         row[14],
-        EntryRow(*row[17:]) if row[17] is not None else None,
-        row[16] or 0,
+        EntryRow(*row[19:]) if row[19] is not None else None,
+        row[18] or 0,
         bool(row[15]),
+        row[16],
+        row[17],
     )

@@ -70,6 +70,17 @@ class ContentOpener:
         whole = self._open_whole(place.arena, place.reader, node.hash, node.size)
         return whole or self._open_part(place.arena, inode, node.hash, node.size)
 
+    def open_missing(self, place: Place) -> Opened | None:
+        """Open from other holders what is shown as a real file and not in the datadir; None if nobody has it.
+
+        So it is while a deletion waits for the user's word, or while the datadir itself is away.
+        """
+        node = place.node
+        if node.local != Holding.REAL or node.hash is None or not place.reader.holders(node):
+            return None
+        whole = self._open_whole(place.arena, place.reader, node.hash, node.size)
+        return whole or self._open_part(place.arena, Inode(node.id), node.hash, node.size)
+
     def _open_part(self, arena: str, inode: Inode, content: Hash, size: int) -> Opened:
         blobs = self._tree.config(arena).workdir / "blobs"
         source = BlobSource(

@@ -51,6 +51,8 @@ _DOT, _DOT_DOT = 98, 99
 
 _CALL_S = 5.0
 """LIMIT: how long an application waits for the engine to set a mark or give its status."""
+_PLACED_S = (0.002, 0.005, 0.02, 0.05, 0.1)
+"""LIMIT: waits for a file that is being moved between datadir and blob store; as long if it was deleted."""
 
 
 class MountOps(pyfuse3.Operations):
@@ -195,10 +197,25 @@ class MountOps(pyfuse3.Operations):
         version = self._view.generated(inode)
         if version is not None and version.kind is Kind.FILE:
             return version.arena, self._opener.open_version(version)
+        for wait_s in _PLACED_S:
+            try:
+                return self._open_shown(inode)
+            except (FileNotFoundError, BlockingIOError):
+                # RACE: it is on its way between datadir and blob store, which takes some milliseconds.
+                await trio.sleep(wait_s)
+        return self._open_shown(inode, wherever=True)
+
+    def _open_shown(self, inode: InodeT, *, wherever: bool = False) -> tuple[str, Opened]:
         place = self._view.place(inode)
         if place is None or place.node.kind == Kind.DIR:
             raise FUSEError(errno.EISDIR)
-        return place.arena, self._opener.open(place)
+        try:
+            return place.arena, self._opener.open(place)
+        except FileNotFoundError:
+            elsewhere = self._opener.open_missing(place) if wherever else None
+            if elsewhere is None:
+                raise
+            return place.arena, elsewhere
 
     @waiting_handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

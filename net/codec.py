@@ -8,6 +8,7 @@ gives a message or `RemoteProtocolError`, in memory bounded by the size of the f
 from __future__ import annotations
 
 import importlib.resources
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import fields
@@ -24,7 +25,7 @@ from core.types import HASH_BYTES, MAX_BLOCK_BYTES, MAX_BLOCKS, Hash, Vector
 from core.versions import is_canonical
 from net import columns, messages
 from net.frames import MAX_HEADER, MAX_PAYLOAD
-from net.messages import MAX_CONTENTS, MAX_SMALL, MAX_WINDOW, Body
+from net.messages import MAX_CONTENTS, MAX_LEASES, MAX_SMALL, MAX_WINDOW, Body
 
 _wire = capnp.load(str(importlib.resources.files("net") / "wire.capnp"))
 _Message = _wire.Message
@@ -227,6 +228,14 @@ def _put_have(message: _Builder, body: messages.Have) -> None:
     request.contents = b"".join(body.contents)
 
 
+def _put_lease(message: _Builder, body: messages.Lease) -> None:
+    request = message.init("lease")
+    request.arena = body.arena.encode()
+    request.contents = b"".join(body.contents)
+    request.pathLengths = struct.pack(f"<{len(body.paths)}I", *map(len, body.paths))
+    request.paths = b"".join(body.paths)
+
+
 def _put_many(message: _Builder, body: messages.Many) -> None:
     many = message.init("many")
     many.first = body.first
@@ -257,6 +266,7 @@ _ENCODERS: dict[type[Body], Callable[[_Builder, Any], None]] = {
     messages.ReadMany: _put_read_many,
     messages.Blocks: _put_blocks,
     messages.Have: _put_have,
+    messages.Lease: _put_lease,
     messages.Control: _put("control", "method"),
     messages.Announcements: _put("announcements"),
     messages.Data: _put("data", "offset"),
@@ -386,6 +396,17 @@ def _get_have(message: _Reader) -> messages.Have:
     return messages.Have(_arena(r.arena), contents)
 
 
+def _get_lease(message: _Reader) -> messages.Lease:
+    r = message.lease
+    contents, lengths, joined = _contents(r.contents), r.pathLengths, r.paths
+    _require(0 < len(contents) <= MAX_LEASES and len(lengths) == 4 * len(contents), "number of leases")
+    sizes = struct.unpack(f"<{len(contents)}I", lengths)
+    _require(sum(sizes) == len(joined) and min(sizes) > 0, "lengths of paths")
+    ends = list(itertools.accumulate(sizes))
+    paths = [check_path(joined[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+    return messages.Lease(_arena(r.arena), paths, contents)
+
+
 def _get_control(message: _Reader) -> messages.Control:
     method = message.control
     _require(0 < len(method) <= _MAX_METHOD, "name of a method")
@@ -429,6 +450,7 @@ _DECODERS: dict[str, Callable[[_Reader], Body]] = {
     "readMany": _get_read_many,
     "blocks": _get_blocks,
     "have": _get_have,
+    "lease": _get_lease,
     "control": _get_control,
     "announcements": lambda message: messages.Announcements(),
     "data": _get_data,

@@ -7,7 +7,7 @@ what was asked: offsets, lengths and counts; anything else is a breach and close
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,15 @@ from net.answers import Answers
 from net.connection import Connection
 from net.frames import MAX_PAYLOAD
 from net.incoming import Incoming
-from net.messages import ITEM_COST, MAX_CONTENTS, MAX_SMALL, Hello, Request
+from net.messages import (
+    ITEM_COST,
+    MAX_CONTENTS,
+    MAX_LEASE_PATH_BYTES,
+    MAX_LEASES,
+    MAX_SMALL,
+    Hello,
+    Request,
+)
 from net.services.content import ContentService
 from net.services.household import serve_subscribe
 
@@ -64,6 +72,7 @@ class Link:
         self._key = key
         self._visible = visible
         self._arenas: frozenset[str] = frozenset()
+        self._features = 0
         self._household = parts.household
         self._content = ContentService(parts.content, parts.limiter)
         self.connection = Connection(
@@ -107,6 +116,7 @@ class Link:
             NetError: the connection ended first.
         """
         hello = await self.connection.greeted()
+        self._features = hello.features & messages.FEATURES
         self._arenas = self._visible & hello.arenas
 
     # --- what the peer asks ---
@@ -130,6 +140,8 @@ class Link:
                 await self._content.blocks(request, answers)
             case messages.Have():
                 await self._content.have(request, answers)
+            case messages.Lease():
+                await self._content.lease(self._key, request, answers)
 
     def _acknowledged(self, message: messages.Acknowledge) -> None:
         if message.arena in self._visible:
@@ -277,6 +289,19 @@ class Link:
             flags.extend(map(bool, payload))
         return flags
 
+    async def lease(self, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]) -> list[bool]:
+        """Ask the peer to confirm its durable copies; see `core.ports.PeerLink.lease`."""
+        if not self._features & messages.FEATURE_LEASES:
+            return [False] * len(paths)
+        flags: list[bool] = []
+        for some in _lease_groups(paths):
+            request = messages.Lease(arena, list(paths[some]), list(contents[some]))
+            _, payload = await self._single(request)
+            if len(payload) != len(request.paths) or max(payload) > 1:
+                raise self._breach("answer with another count than was asked")
+            flags.extend(map(bool, payload))
+        return flags
+
     async def _single(self, request: Request) -> tuple[messages.Item, bytes]:
         async with self.connection.ask(request) as incoming:
             taken = await incoming.take()
@@ -288,6 +313,18 @@ class Link:
         error = RemoteProtocolError(what, peer=self._name)
         self.connection.breach(error)
         return error
+
+
+def _lease_groups(paths: Sequence[RelPath]) -> Iterator[slice]:
+    """Cut paths into what fits one request each."""
+    start = total = 0
+    for index, path in enumerate(paths):
+        total += len(path)
+        if index - start == MAX_LEASES or (index > start and total > MAX_LEASE_PATH_BYTES):
+            yield slice(start, index)
+            start, total = index, len(path)
+    if start < len(paths):
+        yield slice(start, len(paths))
 
 
 async def _nothing() -> AsyncIterator[tuple[int, memoryview]]:

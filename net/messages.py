@@ -12,7 +12,8 @@ from core.types import Hash, RelPath, Vector
 
 PROTOCOL = 1
 FEATURE_READ_MANY = 1 << 0
-FEATURES = FEATURE_READ_MANY
+FEATURE_LEASES = 1 << 1
+FEATURES = FEATURE_READ_MANY | FEATURE_LEASES
 
 REQUESTS_IN_FLIGHT = 256
 """LIMIT: open requests of one side (spec 5 §Frames)."""
@@ -26,6 +27,10 @@ ITEM_COST = 64
 """Credit that an item costs beside its payload, so that empty ones are not free."""
 MAX_CONTENTS = 16_384
 """LIMIT: contents or ranges in one request; as many hashes and sizes fill 576 KiB of the header."""
+MAX_LEASES = 1024
+"""LIMIT: paths in one `Lease`; the answer waits until all of them are on the disk."""
+MAX_LEASE_PATH_BYTES = 512 * 1024
+"""LIMIT: their paths together; with the hashes below the limit of a header."""
 MAX_SMALL = 1024 * 1024
 """LIMIT: size of a content in `ReadMany`: one payload."""
 MAX_ENTRIES = 5000
@@ -147,6 +152,14 @@ class Have(msgspec.Struct, frozen=True):
     contents: list[Hash]
 
 
+class Lease(msgspec.Struct, frozen=True):
+    """Asks which contents stay, durably, at these paths while the asker gives them up; parallel lists."""
+
+    arena: str
+    paths: list[RelPath]
+    contents: list[Hash]
+
+
 class Control(msgspec.Struct, frozen=True):
     """Calls a method of `core.api.Api`; the payload is its arguments."""
 
@@ -177,7 +190,7 @@ class BlockHashes(msgspec.Struct, frozen=True):
 
 
 class Flags(msgspec.Struct, frozen=True):
-    """Item of `Have`; the payload is a byte, 0 or 1, for each content."""
+    """Item of `Have` and `Lease`; the payload is a byte, 0 or 1, for each content."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -186,11 +199,11 @@ class Result(msgspec.Struct, frozen=True):
     more: bool
 
 
-Request = Subscribe | Read | ReadVersion | ReadMany | Blocks | Have | Control
+Request = Subscribe | Read | ReadVersion | ReadMany | Blocks | Have | Lease | Control
 Item = Announcements | Data | Many | BlockHashes | Flags | Result
 Body = Hello | Ping | Pong | Goodbye | Credit | Cancel | End | Failure | Acknowledge | Request | Item
 
-REQUESTS: tuple[type[Request], ...] = (Subscribe, Read, ReadVersion, ReadMany, Blocks, Have, Control)
+REQUESTS: tuple[type[Request], ...] = (Subscribe, Read, ReadVersion, ReadMany, Blocks, Have, Lease, Control)
 ITEM_OF: dict[type[Request], type[Item]] = {
     Subscribe: Announcements,
     Read: Data,
@@ -198,6 +211,7 @@ ITEM_OF: dict[type[Request], type[Item]] = {
     ReadMany: Many,
     Blocks: BlockHashes,
     Have: Flags,
+    Lease: Flags,
     Control: Result,
 }
 """The kind of item that answers each request."""
@@ -210,7 +224,7 @@ def window_of(request: Request) -> int:
     match request:
         case Subscribe() | Read() | ReadMany():
             return request.window
-        case ReadVersion() | Blocks() | Have():
+        case ReadVersion() | Blocks() | Have() | Lease():
             return SINGLE_WINDOW
         case Control():
             return CONTROL_WINDOW

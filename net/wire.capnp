@@ -77,6 +77,9 @@ struct Message {
     result @22 :Bool;
     # Answer to `control`. Payload: (a part of) a value in MessagePack; true when more parts of the
     # same value follow.
+
+    lease @23 :Lease;
+    # Answer: one `flags`. Only where both sides have the feature.
   }
 }
 
@@ -170,6 +173,18 @@ struct Have {
   arena @0 :Data;
   contents @1 :Data;
   # 32 bytes each.
+}
+
+struct Lease {
+  arena @0 :Data;
+  contents @1 :Data;
+  # 32 bytes each.
+
+  pathLengths @2 :Data;
+  # A little-endian u32 for each content.
+
+  paths @3 :Data;
+  # One after the other: where the asker is about to give up the content.
 }
 
 struct Many {

@@ -29,6 +29,8 @@ class Facts:
     peer: PeerStatus | None = None
     churten_running: bool | None = None
     undo: str = ""
+    held: int = 0
+    """Deletions that wait for the user, in all arenas."""
     filtered: bool = False
 
 
@@ -62,6 +64,10 @@ def _can_unset(facts: Facts) -> str:
 
 def _can_undo(facts: Facts) -> str:
     return "" if facts.undo else "no change of a mark to undo"
+
+
+def _can_confirm(facts: Facts) -> str:
+    return "" if facts.held else "no deletion is held"
 
 
 def _can_connect(facts: Facts) -> str:
@@ -235,6 +241,16 @@ COMMANDS: tuple[Command, ...] = (
         "undo",
         (),
         _can_undo,
+        footer=False,
+    ),
+    Command(
+        "deletes.confirm",
+        "D",
+        "confirm deletions",
+        "Let deletions that are held go on",
+        "confirm_deletes",
+        (),
+        _can_confirm,
         footer=False,
     ),
     Command("app.zoom", "z", "zoom", "Give the focused pane the whole screen", "zoom"),

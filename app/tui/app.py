@@ -265,7 +265,9 @@ class RealizeApp(Commands, App[int]):
     def facts(self) -> Facts:
         """Return what commands depend on now."""
         facts = self.pane.facts()
-        return replace(facts, undo=self.marking.undo_label)
+        status = self.snapshot.status
+        held = sum(arena.held_deletes for arena in status.arenas) if status is not None else 0
+        return replace(facts, undo=self.marking.undo_label, held=held)
 
     def _show_facts(self) -> None:
         self.key_bar.show(self.facts())

@@ -87,6 +87,30 @@ class Commands:
         else:
             self._me.say(f"fetched {what}: {plural(done, 'file')}")
 
+    def do_confirm_deletes(self) -> None:
+        """Let held deletions go on, of one arena after the other; asks."""
+        status = self._me.snapshot.status
+        for arena in status.arenas if status is not None else ():
+            if arena.held_deletes:
+                what = f"confirming deletions of {name(arena.name)}"
+                self._me.run_guarded(self._confirm_deletes(arena.name, arena.held_deletes), what)
+                return
+
+    async def _confirm_deletes(self, arena: str, held: int) -> None:
+        app = self._me
+        yes = await app.push_screen_wait(
+            ConfirmScreen(
+                f"Delete {plural(held, 'file')} of {name(arena)} everywhere?",
+                f"{'It is' if held == 1 else 'They are'} gone from the datadir of this host, so many at once "
+                "that it may have been an accident. Yes: the other hosts delete them too, and keep what they "
+                "held in their trash while there is room. To undo it instead, put the files back.",
+                "Delete everywhere",
+            )
+        )
+        if yes:
+            count = await app.bridge.call(lambda api: api.arena_confirm_deletes(arena))
+            app.say(f"{name(arena)}: {plural(count, 'file')} deleted")
+
     # Getting around
 
     def do_focus(self, pane: str) -> None:

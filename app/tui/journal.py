@@ -158,10 +158,14 @@ def line_of(event: ev.AnyEvent) -> Line | None:
             )
             tone = {"connected": "ok", "disconnected": "warn"}.get(event.state, "dim")
             return Line(event.at_ns, "peer", text, tone)
+        case ev.FileChanged(what="dropped"):
+            return None  # what it was outdated by is a line already
         case ev.FileChanged():
             by = f" by {name(event.peer)}" if event.peer else ""
             at = ArenaPath(event.arena, event.path)
             return Line(event.at_ns, event.what, path_text(at) + by, "", at)
+        case ev.FilesChanged(cause="user", what="added" | "replaced"):
+            return None  # told when it happened (`FileChanged`); this is with the hash, for the record
         case ev.FilesChanged():
             first = ArenaPath(event.arena, event.paths[0]) if event.paths else ArenaPath(event.arena)
             more = f" and {len(event.paths) - 1} more" if len(event.paths) > 1 else ""

@@ -69,7 +69,8 @@ def held_cell(held: int, size: int) -> Cell:
         return text("all", "ok")
     if held <= 0:
         return text("–", "dim")
-    return Text(((words.human_bytes(held), ""), (f" {max(1, held * 100 // size):2d}%", "dim")))
+    share = held * 100 // size
+    return Text(((words.human_bytes(held), ""), (f" {share:2d}%" if share else " <1%", "dim")))
 
 
 def rate_text(rate: float) -> str:

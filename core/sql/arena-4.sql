@@ -1,34 +1,10 @@
--- What is left of deletions once their tombstones are trimmed (docs/decisions/0060-trimming.md), and the
--- ranges of inodes, which the global database may lose.
+-- Version 4: whether the file of a blob is still the one that was written here.
 
--- Nodes that show nothing: they go, with their tombstones, once nobody has to be told of them any more.
-CREATE TABLE departed (
-    node INTEGER PRIMARY KEY,
-    seq INTEGER NOT NULL,       -- n: waits until every configured peer has acknowledged entry n-1 of our
-                                -- history; -1: not numbered yet; 0: has waited, and something kept the node
-    at_s INTEGER NOT NULL,      -- wall clock at which it began to show nothing
-    look_s INTEGER NOT NULL     -- wall clock before which it is not looked at again, where seq is 0
-) STRICT;
-CREATE INDEX departed_seq ON departed (seq, look_s);
+-- Change time of the file when its ranges were recorded last and nobody had it open for writing, ns since
+-- the epoch. Nothing but the kernel can set a change time, so a file with another one was touched by
+-- somebody else. 0: being written, or never looked at; at the start that is a doubt.
+ALTER TABLE blob ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;
 
--- Deletions of paths that have no node any more. INVARIANT: a path has a node or a row here, never both.
-CREATE TABLE grave (
-    path BLOB PRIMARY KEY,      -- the first 16 bytes of the BLAKE3 of the path
-    vector BLOB NOT NULL,       -- of the deletion: merged from all tombstones of the path
-    at_s INTEGER NOT NULL       -- wall clock at which it was dug
-) STRICT, WITHOUT ROWID;
-
--- Half-open ranges of inodes that this arena was given; core.inodes.
-CREATE TABLE inode_range (
-    start INTEGER PRIMARY KEY,
-    end INTEGER NOT NULL
-) STRICT;
-
-INSERT INTO departed (node, seq, at_s, look_s)
-    SELECT id, -1, unixepoch(), 0 FROM node WHERE kind = 0 AND parent <> 0;
-INSERT INTO inode_range (start, end)
-    WITH RECURSIVE found (start) AS (
-        SELECT min(id) FROM node
-        UNION ALL SELECT (SELECT min(id) FROM node WHERE id >= found.start + 10000) FROM found WHERE start > 0
-    )
-    SELECT start, start + 10000 FROM found WHERE start > 0;
+-- core.byteranges: bytes that were written and checked once, of a file that is in doubt. They cannot be read
+-- before each block of them was compared with the block list again.
+ALTER TABLE blob ADD COLUMN doubted BLOB NOT NULL DEFAULT x'';

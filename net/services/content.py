@@ -14,7 +14,7 @@ import trio
 from core.byteranges import ByteRanges
 from core.errors import ChangedError, PathInvalidError
 from core.ports import ContentProvider, OpenContent
-from core.types import HASH_BYTES, Hash, Priority
+from core.types import HASH_BYTES, Hash, PeerKey, Priority
 from net.answers import Answers
 from net.messages import (
     CHUNK_BYTES,
@@ -24,6 +24,7 @@ from net.messages import (
     Data,
     Flags,
     Have,
+    Lease,
     Many,
     Read,
     ReadMany,
@@ -111,6 +112,11 @@ class ContentService:
             if len(flags) % 256 == 0:
                 await trio.lowlevel.checkpoint()
         await answers.send(Flags(), bytes(flags))
+
+    async def lease(self, peer: PeerKey, request: Lease, answers: Answers) -> None:
+        """Say which contents stay held here while ``peer`` gives them up."""
+        granted = await self._provider.lease(peer, request.arena, request.paths, request.contents)
+        await answers.send(Flags(), bytes(granted))
 
 
 def _plan(queue: list[Piece], credit: int) -> list[Piece]:

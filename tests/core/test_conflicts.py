@@ -24,7 +24,8 @@ def _hash(data: bytes) -> bytes:
 
 
 def _household(base: Path, *names: str, **arena: object) -> list[Host]:
-    return [Host(base, name, [other for other in names if other != name], **arena) for name in names]
+    settings = {"mark": Mark.OWN} | arena
+    return [Host(base, name, [other for other in names if other != name], **settings) for name in names]
 
 
 def _disagree(*hosts: Host) -> None:
@@ -141,7 +142,8 @@ async def test_three_versions_on_three_hosts_end_as_one(tmp_path: Path, keep: st
 
 @trio_test
 async def test_a_host_that_holds_nothing_can_decide(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert", "viewer"]), Host(tmp_path, "bert", ["anna", "viewer"])
+    anna = Host(tmp_path, "anna", ["bert", "viewer"], mark=Mark.OWN)
+    bert = Host(tmp_path, "bert", ["anna", "viewer"], mark=Mark.OWN)
     viewer = Host(tmp_path, "viewer", ["anna", "bert"], datadir=None)
     hosts = anna, bert, viewer
     _disagree(anna, bert)
@@ -170,7 +172,7 @@ async def test_deletion_against_change_is_flagged_and_either_can_win(tmp_path: P
             await until(lambda: bert.real() == {b"plan.txt": b"common"})
             for host in hosts:
                 await host.idle()
-        await bert.mark("", None)
+        await bert.mark("", Mark.WATCH)
         anna.write("plan.txt", b"changed by anna")
         (bert.data / "plan.txt").unlink()
         await anna.idle()

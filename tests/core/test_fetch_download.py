@@ -10,11 +10,11 @@ import trio
 
 from core.config import DiskUsage
 from core.errors import ChangedError, CorruptError, NoHolderError, NoSpaceError, StoreError
-from core.types import BlockList
+from core.types import BLOCK_BYTES, BlockList
 from tests.fakes.disks import broken, full
 from tests.fakes.fetchers import FetchBench, peer
 from tests.fakes.links import Faults, blocks_of, hash_of
-from tests.fakes.stores import read
+from tests.fakes.stores import flip, read
 
 MIB = 1 << 20
 BLOCK = 128 * 1024
@@ -98,6 +98,35 @@ async def test_a_cancelled_download_keeps_what_has_come(bench: FetchBench) -> No
         b = peer("b", DATA)
         await fetcher.download(CONTENT, SIZE, [b])
         assert b.sent_bytes == SIZE - row.ranges.total()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("touched", [False, True])
+async def test_a_download_goes_on_after_a_kill_with_what_is_still_right(
+    bench: FetchBench, touched: bool
+) -> None:
+    store = await bench.open()
+    blob = await store.create(CONTENT, SIZE)
+    blob.write(0, DATA[: 4 * MIB])
+    blob.add(0, 4 * MIB)
+    await blob.record()
+    blob.write(4 * MIB, DATA[4 * MIB : 5 * MIB])  # not recorded when it is killed
+    if touched:
+        flip(bench.file(CONTENT), MIB + 7)
+    a = peer("a", DATA)
+    async with bench.fetching() as fetcher:
+        row = bench.store.info(CONTENT)
+        assert row is not None
+        assert not row.ranges
+        told: list[int] = []
+        await fetcher.download(CONTENT, SIZE, [a], progress=told.append)
+        assert sum(told) == SIZE
+        assert a.sent_bytes == SIZE - 4 * MIB + (BLOCK_BYTES if touched else 0)
+        assert bench.store.held(CONTENT)
+        assert read(bench.store, CONTENT) == DATA
+    async with bench.fetching():
+        assert bench.store.held(CONTENT)
+        assert not bench.report
 
 
 @pytest.mark.trio

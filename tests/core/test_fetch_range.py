@@ -14,7 +14,7 @@ from core.errors import ChangedError, CorruptError, NoHolderError, NoSpaceError
 from core.types import BlockList, Priority
 from tests.fakes.fetchers import FetchBench, peer
 from tests.fakes.links import Faults, blocks_of, hash_of
-from tests.fakes.stores import read
+from tests.fakes.stores import fill, flip, read
 
 BLOCK = 128 * 1024
 DATA = os.urandom(20 * BLOCK + 1000)
@@ -40,6 +40,27 @@ async def test_only_the_blocks_touched_are_fetched(bench: FetchBench) -> None:
         assert read(bench.store, CONTENT)[2 * BLOCK : 4 * BLOCK] == DATA[2 * BLOCK : 4 * BLOCK]
         assert read(bench.store, CONTENT)[-1000:] == DATA[-1000:]
         assert not bench.store.held(CONTENT)
+
+
+@pytest.mark.trio
+async def test_a_reader_gets_nothing_of_a_touched_part_before_it_was_checked(bench: FetchBench) -> None:
+    store = await bench.open()
+    await fill(store, DATA, upto=4 * BLOCK)
+    await store.aclose()
+    flip(bench.file(CONTENT), BLOCK + 7)
+    a = peer("a", DATA)
+    async with bench.fetching() as fetcher:
+        with pytest.raises(NoHolderError):
+            await fetcher.fetch_range(CONTENT, SIZE, BLOCK, 2 * BLOCK, [])
+        assert await fetcher.fetch_range(CONTENT, SIZE, 0, 3 * BLOCK, [a]) == ByteRanges([(0, 3 * BLOCK)])
+        assert read(bench.store, CONTENT)[: 3 * BLOCK] == DATA[: 3 * BLOCK]
+        assert a.sent_bytes <= 3 * BLOCK
+        await fetcher.fetch_range(CONTENT, SIZE, 3 * BLOCK, 4 * BLOCK, [a])
+        assert read(bench.store, CONTENT)[: 4 * BLOCK] == DATA[: 4 * BLOCK]
+    async with bench.fetching():
+        found = bench.store.info(CONTENT)
+        assert found is not None
+        assert (found.ranges, found.doubted) == (ByteRanges([(0, 4 * BLOCK)]), ByteRanges())
 
 
 @pytest.mark.trio

@@ -17,7 +17,7 @@ LARGE = os.urandom(3_000_000)
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Host, Host]:
-    return Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
+    return Host(tmp_path, "a", ["b"], mark=Mark.OWN), Host(tmp_path, "b", ["a"])
 
 
 @pytest.fixture

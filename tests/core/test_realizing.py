@@ -19,8 +19,8 @@ pytestmark = pytest.mark.trio
 
 @asynccontextmanager
 async def pair(base: Path) -> AsyncIterator[tuple[Host, Host]]:
-    """Give a host that watches and one that owns everything, both up and linked."""
-    one = Host(base, "one", ["other"], debounce_s=0.02)
+    """Give two hosts that own everything, both up and linked."""
+    one = Host(base, "one", ["other"], debounce_s=0.02, mark=Mark.OWN)
     other = Host(base, "other", ["one"], debounce_s=0.02, mark=Mark.OWN)
     async with one.up(), other.up(), linked(one, other):
         yield one, other
@@ -87,7 +87,7 @@ async def test_a_path_may_change_its_kind(tmp_path: Path) -> None:
 
 
 async def test_a_deep_tree_goes_at_once_though_it_was_deleted_while_apart(tmp_path: Path) -> None:
-    one = Host(tmp_path, "one", ["other"], debounce_s=0.02)
+    one = Host(tmp_path, "one", ["other"], debounce_s=0.02, mark=Mark.OWN)
     other = Host(tmp_path, "other", ["one"], debounce_s=0.02, mark=Mark.OWN)
     async with one.up(), other.up():
         async with linked(one, other):

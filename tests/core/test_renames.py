@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import trio
+from blake3 import blake3
 
 from core.announce import Batch, Phase
 from core.events import FileChanged, JobChanged
 from core.placing import move
 from core.types import FileState, Mark
 from tests.core.engines import PATIENCE_S, Host, linked, until
+from tests.sim.world import World
 
 
 class DeadError(BaseException):
@@ -25,7 +27,7 @@ class DeadError(BaseException):
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Host, Host]:
-    return Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
+    return Host(tmp_path, "a", ["b"], mark=Mark.OWN), Host(tmp_path, "b", ["a"])
 
 
 @asynccontextmanager
@@ -103,9 +105,41 @@ async def test_a_renamed_directory_is_one_moved_node(pair: tuple[Host, Host], ru
         assert a.node("new") is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("running", [True, False])
+def test_two_directories_that_change_places(tmp_path: Path, seed: int, running: bool) -> None:
+    a = Host(tmp_path, "a", [], debounce_s=0.02)
+    names = ["x/one", "x/both", "y/two", "y/both", "y/z/deep"]
+    for name in names:
+        a.write(name, name.encode())
+
+    def exchange() -> None:
+        (a.data / "x").rename(a.data / "between")
+        (a.data / "y").rename(a.data / "x")
+        (a.data / "between").rename(a.data / "y")
+
+    async def main() -> None:
+        async with a.up():
+            await a.idle()
+            if running:
+                exchange()
+                await until(lambda: a.node("x/two"))
+                await a.idle()
+        if not running:
+            exchange()
+        async with a.up():
+            await a.idle()
+            tree = {path: content for path, content in (await a.tree()).items() if content is not None}
+            assert tree == {path: blake3(data).digest() for path, data in a.real().items()}
+            assert len(tree) == len(names)
+
+    with World(seed, late=0.4) as world:
+        trio.run(main, clock=world.clock)
+
+
 @pytest.mark.trio
-async def test_what_is_not_on_this_disk_stays_where_it_is(pair: tuple[Host, Host]) -> None:
-    a, b = pair
+async def test_what_is_not_on_this_disk_stays_where_it_is(tmp_path: Path) -> None:
+    a, b = Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
     a.write("d/here", b"of a")
     b.write("d/there", b"of b")
     async with both(a, b):
@@ -145,7 +179,7 @@ async def test_a_peer_renames_its_real_files_and_fetches_nothing(pair: tuple[Hos
         assert len(b.real()) == 60
         inodes = {name: (b.data / name).stat().st_ino for name in contents}
         nodes = {name: b.node(name) for name in contents}
-        await b.mark("old/1", Mark.KEEP)
+        await b.mark("old/1", Mark.OWN)
         before = sent(b)
         (a.data / "old").rename(a.data / "new")
         await until(
@@ -158,7 +192,7 @@ async def test_a_peer_renames_its_real_files_and_fetches_nothing(pair: tuple[Hos
         assert {name: (b.data / moved[name]).stat().st_ino for name in contents} == inodes
         assert {name: b.node(moved[name]) for name in contents} == nodes
         assert sent(b) == before
-        assert b.explicit("new/1") is Mark.KEEP
+        assert b.explicit("new/1") is Mark.OWN
         assert await same(a, b)
         assert not [event for event in b.events if isinstance(event, FileChanged) and event.cause == "user"]
 

@@ -17,11 +17,15 @@ from core.choice import LOCAL_PEER, EntryRow, Flag
 from core.errors import StoreError
 from core.events import ConflictChanged, FileChanged
 from core.history import Op
+from core.local import LocalEntries
+from core.paths import split
+from core.ports import Found
 from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import bump, encode
 from tests.core.caches import (
     H1,
     H2,
+    H3,
     SELF,
     UUID,
     A,
@@ -78,6 +82,22 @@ def test_a_moved_directory_takes_its_paths_along(cache: ArenaCache) -> None:
     assert cache.tree.path(found) == b"new/f"
     assert cache.tree.find(b"old/f") is None
     assert cache.tree.find(b"new/f") == found
+
+
+def test_nothing_below_a_renamed_directory_is_remembered_at_its_old_path(cache: ArenaCache) -> None:
+    local = LocalEntries(cache)
+
+    def found(path: bytes, kind: Kind, ino: int) -> Found:
+        directory, name = split(path)
+        return Found(RelPath(directory), name, kind, 3, 1, 0o755, ino)
+
+    local.record([found(b"d", Kind.DIR, 1), found(b"d/e", Kind.DIR, 2), found(b"d/e/f", Kind.FILE, 3)])
+    cache.tree.moved()  # as after a restart: nothing is remembered, and then only what is asked for
+    local.record([found(b"d/e/g", Kind.FILE, 4)])
+    assert local.renamed(found(b"new", Kind.DIR, 1)._replace(hash_from=RelPath(b"d")))
+    local.record([found(b"d", Kind.DIR, 5), found(b"d/e", Kind.DIR, 6), found(b"d/e/h", Kind.FILE, 7)])
+    assert set(kinds(cache)) >= {b"d/e/h", b"new/e/f", b"new/e/g"}
+    assert b"new/e/h" not in kinds(cache)
 
 
 def test_what_was_rolled_back_is_not_remembered(cache: ArenaCache) -> None:
@@ -207,6 +227,31 @@ def test_one_change_is_told_once(cache: ArenaCache) -> None:
     assert heard[0].nodes == {node(cache, b"f")}
 
 
+def test_the_first_hash_of_a_version_and_its_repetition_are_no_change(cache: ArenaCache) -> None:
+    heard = changes_of(cache)
+    hear(cache, A, file(b"f", None, a=1))
+    hear(cache, A, file(b"f", H1, a=1), seq=2)
+    hear(cache, A, file(b"f", None, a=2), seq=3)
+    hear(cache, A, file(b"f", H2, a=2), seq=4)
+    hear(cache, B, file(b"f", H2, a=2, b=1))
+    hear(cache, A, file(b"f", H2, a=2, b=1), seq=5)
+    hear(cache, A, file(b"f", H2, mtime_ns=2, a=3, b=1), seq=6)
+    hear(cache, A, file(b"f", None, a=4, b=1), seq=7)
+    hear(cache, A, file(b"f", H3, a=4, b=1), seq=8)
+    told = [event.what for change in heard for event in change.events if isinstance(event, FileChanged)]
+    assert told == ["added", "replaced", "replaced"]
+
+
+def test_what_comes_back_after_a_deletion_is_added(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"f", H1, a=1))
+    heard = changes_of(cache)
+    hear(cache, A, deleted(b"f", a=2), seq=2)
+    hear(cache, A, file(b"f", H1, a=3), seq=3)
+    hear(cache, B, dropped(b"f"))
+    told = [event.what for change in heard for event in change.events if isinstance(event, FileChanged)]
+    assert told == ["removed", "added"]
+
+
 def test_conflicts_are_told_when_they_come_and_go(cache: ArenaCache) -> None:
     hear(cache, A, file(b"f", H1, a=1))
     heard = changes_of(cache)
@@ -250,6 +295,16 @@ def test_a_change_of_an_outdated_file_does_not_know_what_replaced_it(cache: Aren
     _hold(cache, file(b"f", H1, a=1))
     hear(cache, A, file(b"f", H2, a=2))
     assert cache.next_vector(node(cache, b"f")) == vector(a=1, me=1)
+
+
+def test_what_is_made_where_all_have_deleted_comes_after_the_deletions(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"d/f", H1, a=1), folder(b"d", a=1))
+    hear(cache, A, deleted(b"d/f", a=2), deleted(b"d", a=2), seq=2)
+    hear(cache, B, deleted(b"d/f", b=1))
+    assert cache.next_vector(node(cache, b"d/f")) == vector(a=2, b=1, me=1)
+    assert cache.next_vector(node(cache, b"d")) == vector(a=2, me=1)
+    hear(cache, C, file(b"d/f", H2, c=1))
+    assert cache.next_vector(node(cache, b"d/f")) == vector(me=1)
 
 
 def test_a_counter_is_never_used_twice(cache: ArenaCache) -> None:

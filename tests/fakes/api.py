@@ -112,6 +112,7 @@ class FakeApi:
         self.peer_list: list[PeerStatus] = []
         self.job_list: list[FakeJob] = []
         self.marks: dict[ArenaPath, Mark] = {}
+        self.held_deletes: dict[str, int] = {}
         self.hash_progress: tuple[str, int, int, int, int, float] | None = None
         self.running = True
         self.calls: collections.Counter[str] = collections.Counter()
@@ -218,7 +219,7 @@ class FakeApi:
             cache=CacheUse(sum(f.held for f in arena.files.values() if not f.real), arena.cache_max),
             hashing=hashing, conflicts=sum(file.conflict for file in arena.files.values()),
             only_here=sum(file.real and not file.holders for file in arena.files.values()),
-            offline=arena.offline,
+            offline=arena.offline, held_deletes=self.held_deletes.get(name, 0),
         )  # fmt: skip
 
     async def wait_idle(self, timeout_s: float) -> Status:
@@ -584,7 +585,9 @@ class FakeApi:
     async def arena_confirm_deletes(self, name: str) -> int:
         await self._checked("arena_confirm_deletes")
         self._arena(name)
-        return 0
+        count = self.held_deletes.pop(name, 0)
+        self.changed(name, b"")
+        return count
 
     # Time
 

@@ -54,15 +54,20 @@ class FaultyDisk(LocalDisk):
         if error is not None:
             raise error
 
+    def step(self, call: str) -> bool:
+        """Count a step of something else, as a commit hook of a database does; it may be the last."""
+        self._step(call)
+        return False
+
     def create(self, dir_fd: int, name: str, size: int) -> int:
         self._step("create")
         return super().create(dir_fd, name, size)
 
-    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> None:
+    def put(self, dir_fd: int, name: str, data: Buffer, *, cut: bool) -> int:
         if self._crash_in == 0 and len(data) > 1:  # the last thing a dying process does: half a write
             super().put(dir_fd, name, bytes(data)[: len(data) // 2], cut=cut)
         self._step("put")
-        super().put(dir_fd, name, data, cut=cut)
+        return super().put(dir_fd, name, data, cut=cut)
 
     def pwrite(self, fd: int, data: Buffer, offset: int) -> None:
         if self._crash_in == 0:

@@ -190,5 +190,8 @@ class FakeLink:
         assert first + count <= block_count(len(data), known.block_bytes)
         return BlockList(known.block_bytes, known.hashes[first * 32 : (first + count) * 32])
 
+    async def lease(self, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]) -> list[bool]:
+        return [content in self.contents for content in contents]
+
     async def have(self, arena: str, contents: Sequence[Hash]) -> list[bool]:
         return [content in self.contents for content in contents]

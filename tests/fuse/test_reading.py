@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,23 @@ def test_a_real_file_changed_behind_the_index_is_served_as_it_is(host: HostOnDis
     assert docs.config.datadir is not None
     (docs.config.datadir / "file").write_bytes(b"changed since")
     assert path.read_bytes() == b"changed since"
+
+
+def test_a_real_file_that_is_not_there_is_read_from_its_other_holders(
+    host: HostOnDisk, backend: MemoryBackend, mounted: Mount
+) -> None:
+    docs = host.arenas["docs"]
+    backend.contents[hash_of(DATA)] = DATA
+    for path, holders in ((b"d/shared", [OTHER]), (b"d/alone", [])):
+        docs.real(path, DATA)
+        docs.put(path, size=len(DATA), content=hash_of(DATA), local=1, holders=holders)
+    assert docs.config.datadir is not None
+    shutil.rmtree(docs.config.datadir / "d")
+    root = mounted.mountpoint / "docs/d"
+    assert (root / "shared").read_bytes() == DATA
+    assert errno_of((root / "alone").read_bytes) == errno.ENOENT
+    docs.config.datadir.rename(docs.config.datadir.with_name("away"))
+    assert (root / "shared").read_bytes() == DATA
 
 
 def test_a_real_file_that_became_a_symlink_is_not_followed(

@@ -41,6 +41,7 @@ class DirectoryContent:
     paths: dict[tuple[str, Hash], Path] = field(default_factory=dict)
     versions: dict[tuple[str, RelPath, Vector], Path] = field(default_factory=dict)
     opened: list[FileContent] = field(default_factory=list)
+    lent: set[tuple[PeerKey, RelPath, Hash]] = field(default_factory=set)
 
     def add(self, arena: str, path: Path, data: bytes) -> Hash:
         path.write_bytes(data)
@@ -76,6 +77,12 @@ class DirectoryContent:
 
     def have(self, arena: str, content: Hash) -> bool:
         return (arena, content) in self.paths
+
+    async def lease(
+        self, peer: PeerKey, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]
+    ) -> list[bool]:
+        await trio.lowlevel.checkpoint()
+        return [(peer, *one) in self.lent for one in zip(paths, contents, strict=True)]
 
 
 def _read_all(paths: list[Path | None]) -> list[bytes | None]:

@@ -184,6 +184,16 @@ async def test_blocks_and_have(transport: str, identities: dict[str, Identity], 
         assert await pair.a.have("docs", [content, Hash(bytes(32))]) == [True, False]
 
 
+async def test_leases(transport: str, identities: dict[str, Identity], tmp_path: Path) -> None:
+    a, b = Side("a"), Side("b")
+    content = b.content.add("docs", tmp_path / "file", b"x")
+    paths = [RelPath(b"%04d/" % number + b"n" * 200) for number in range(3000)]  # more than one request
+    async with pair_of(transport, identities, a, b) as pair:
+        b.content.lent = {(identities["a"].key, path, content) for path in paths[::3]}
+        granted = await pair.a.lease("docs", paths, [content] * len(paths))
+        assert granted == [number % 3 == 0 for number in range(3000)]
+
+
 def announcement(seq: int, count: int, phase: Phase = Phase.FOLLOW) -> Batch:
     group = Group(
         RelPath(b"dir"),
@@ -241,6 +251,7 @@ async def test_arenas_a_peer_may_not_see_are_not_found_whether_they_exist_or_not
             some = ByteRanges([(0, 1)])
             calls: list[Callable[[], Awaitable[object]]] = [
                 partial(pair.a.have, arena, [content]),
+                partial(pair.a.lease, arena, [RelPath(b"x")], [content]),
                 partial(pair.a.blocks, arena, content, 0, 1),
                 partial(pair.a.read_version, arena, RelPath(b"x"), V, 0, 1),
                 partial(_first, pair.a.read(arena, content, some, Priority.BATCH)),

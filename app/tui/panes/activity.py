@@ -1,4 +1,7 @@
-"""The activity pane: conflicts first, then what happened, newest first (spec 7, pane 5)."""
+"""The activity pane: what waits for the user (held deletions, conflicts), then what happened, newest first.
+
+Spec 7, pane 5.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class ActivityPane(Pane):
         """Show the lines that the filter lets through; a cursor below the top stays on its line."""
         conflicts = [*self.journal.conflicts.values(), *_counted(self.snapshot, self.journal)]
         words = self.input.value.casefold().split()
-        lines = [*conflicts, *reversed(self.journal.lines)]
+        lines = [*_held(self.snapshot), *conflicts, *reversed(self.journal.lines)]
         self._lines = [line for line in lines if _matches(line, words)] if words else lines
         # At the top the cursor stays there and sees what is new.
         self.table.show(LineSource(self._lines), hold=self.table.cursor > 0)
@@ -115,6 +118,19 @@ class LineSource:
 def _matches(line: Line, words: list[str]) -> bool:
     text = f"{line.kind} {line.text}".casefold()
     return all(word in text for word in words)
+
+
+def _held(snapshot: Snapshot) -> list[Line]:
+    """Return a line per arena whose deletions wait for the user."""
+    arenas = snapshot.status.arenas if snapshot.status is not None else ()
+    return [
+        Line(
+            0, "held", f"{name(arena.name)}: {plural(arena.held_deletes, 'deletion')}", "warn",
+            ArenaPath(arena.name), "D confirms, or put the files back",
+        )
+        for arena in arenas
+        if arena.held_deletes
+    ]  # fmt: skip
 
 
 def _counted(snapshot: Snapshot, journal: Journal) -> list[Line]:

@@ -10,7 +10,7 @@ from core.events import ConflictChanged, JobChanged, PeerChanged, Warned
 from core.types import Mark
 from tests.app.tui.conftest import SIZES, Opener, Screen
 from tests.fakes import household
-from tests.fakes.api import FakeFile
+from tests.fakes.api import FakeFile, FakeJob
 
 pytestmark = pytest.mark.asyncio
 at_each_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -207,6 +207,20 @@ async def test_a_transfer_is_followed_until_it_has_ended(dashboard: Opener) -> N
         assert any("film.mov" in line.text for line in screen.app.activity.journal.lines)
 
 
+async def test_each_waiting_job_is_the_one_that_is_asked_about(dashboard: Opener) -> None:
+    api = household.sample()
+    api.job_list.clear()
+    for number in range(3):
+        api.add("docs", b"wait%d" % number, FakeFile(5))
+        api.job_list.append(
+            FakeJob(0, ArenaPath("docs", b"wait%d" % number), "download", "waiting", 0, 5, reason="no room")
+        )
+    async with dashboard(api) as screen:
+        assert screen.has("3 waiting")
+        await screen.press("3", "end", "up", "i")
+        assert screen.has("Why docs/wait1")
+
+
 async def test_enter_on_a_job_shows_it_in_the_tree_and_i_says_why(dashboard: Opener) -> None:
     async with dashboard(household.sample()) as screen:
         await screen.press("3", "down", "down", "enter")
@@ -244,6 +258,26 @@ async def test_activity_has_conflicts_first_and_is_filtered(dashboard: Opener, s
             )
         )
         assert ArenaPath("docs", b"budget 2025.ods") not in screen.app.activity.journal.conflicts
+
+
+@at_each_size
+async def test_held_deletions_are_shown_and_confirmed(dashboard: Opener, size: tuple[int, int]) -> None:
+    api = household.sample()
+    api.held_deletes["docs"] = 250
+    async with dashboard(api, size) as screen:
+        assert screen.has("250 held")
+        await screen.press("5")
+        rows = screen.app.activity.table
+        assert "docs: 250 deletions" in str(rows.source.row(0))
+        await screen.press("D")
+        assert screen.has("Delete 250 files")
+        await screen.press("enter")
+        assert "arena_confirm_deletes" not in api.calls, "No is the default"
+        await screen.press("D", "y")
+        await screen.until(lambda: screen.has("docs: 250 files deleted"))
+        await screen.until(lambda: "250 deletions" not in str(rows.source.row(0)))
+        await screen.press("D")
+        assert api.calls["arena_confirm_deletes"] == 1
 
 
 async def test_toasts_are_kept_in_the_activity_pane(dashboard: Opener) -> None:
