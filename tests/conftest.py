@@ -1,0 +1,22 @@
+"""What holds for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make what a test printed and logged text, for pytest-xdist: names on disk are bytes."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    if report.longrepr is not None and not report.passed and not isinstance(report.longrepr, tuple):
+        text = str(report.longrepr)
+        plain = text.encode("utf-8", "backslashreplace").decode()
+        if plain != text:
+            report.longrepr = plain
+    return report
