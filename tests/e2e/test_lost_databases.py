@@ -33,8 +33,11 @@ def _delete_databases(peer: Peer, what: str) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("what", ["arena", "cache", "*"])
-@pytest.mark.parametrize("victim", [0, 1], ids=["holder", "receiver"])
+@pytest.mark.parametrize(
+    ("victim", "what"),
+    [(0, "arena"), (1, "cache"), (1, "*")],
+    ids=["the holder's arena.db", "the receiver's cache.db", "all of the receiver"],
+)
 def test_a_daemon_without_its_databases_finds_everything_again(
     household: Household, victim: int, what: str
 ) -> None:
