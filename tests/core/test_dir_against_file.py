@@ -143,7 +143,9 @@ def test_it_is_shown_the_same_in_whatever_order_it_is_heard(order: tuple[int, ..
 
 @pytest.mark.trio
 async def test_a_directory_made_a_file_while_nothing_in_it_changed_is_a_file(tmp_path: Path) -> None:
-    anna, bert = hosts = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"], mark=Mark.OWN)
+    anna, bert = hosts = [
+        Host(tmp_path, name, [other], mark=Mark.OWN) for name, other in (("anna", "bert"), ("bert", "anna"))
+    ]
     anna.write("p/d/one", b"one")
     anna.write("p/two", b"two")
     async with anna.up(), bert.up():

@@ -64,7 +64,7 @@ def _flags(host: Host, path: str) -> int:
 async def test_a_host_without_its_databases_finds_everything_again(
     tmp_path: Path, what: str, victim_is: str
 ) -> None:
-    anna, bert = hosts = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = hosts = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     contents = {"a": b"anna's", "d/a": b"also anna's", "edited": b"one", "gone": b"to be deleted"}
     for path, data in contents.items():
         anna.write(path, data)
@@ -151,7 +151,9 @@ async def test_what_changed_while_a_database_was_gone_is_new_or_a_conflict(
 
 @trio_test
 async def test_a_deletion_is_not_undone_by_a_host_that_lost_its_database(tmp_path: Path) -> None:
-    anna, bert = hosts = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"], mark=Mark.OWN)
+    anna, bert = hosts = [
+        Host(tmp_path, name, [other], mark=Mark.OWN) for name, other in (("anna", "bert"), ("bert", "anna"))
+    ]
     anna.write("f", b"to be deleted")
     anna.write("g", b"stays")
     async with anna.up():
