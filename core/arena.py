@@ -43,6 +43,7 @@ from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
 from core.paths import display, join
 from core.placing import Identity
+from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
@@ -116,6 +117,9 @@ class Arena:
         self.mark_writer = MarkWriter(self)
         self._wanted_by: dict[Hash, set[int]] = {}
         self._over_quota = False
+        self._room_needed = 0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there may be room for what waited for it (`no_room`)."""
         self._quota_changed = trio.Event()
         self.blobs.quota.on_use = lambda: self._quota_changed.set()
         self.giving_up = GivingUp()
@@ -416,6 +420,23 @@ class Arena:
                 "free space on that disk, raise `disk_usage`, or unmark something",
             )
         self._over_quota = bool(over)
+        if self._room_needed and not self.blobs.quota.shortage(self._room_needed):
+            self.room_made()
+
+    def no_room(self, size: int, reason: str) -> None:
+        """Note that a job waits for room for ``size`` bytes; warns when it is the first."""
+        need = self.blobs.quota.blocks(size) + SLACK_BYTES
+        if not self._room_needed:
+            self.warn(
+                f"{reason}; what is marked waits for room", "raise `disk_usage`, free space, or mark less"
+            )
+        self._room_needed = min(need, self._room_needed or need)
+
+    def room_made(self) -> None:
+        """Let what waits for room try again."""
+        if self._room_needed:
+            self._room_needed = 0
+            self.on_room()
 
     def release_unwanted(self) -> None:
         """Let go of protected blobs that nothing is held by and that no job is about."""

@@ -263,7 +263,9 @@ class ArenaReader:
     def alternatives(self, inode: int) -> list[Alternative]:
         """Return the versions of a node of which none descends from another; this host's first."""
         entries = [EntryRow(*row) for row in self._conn.execute(ALL_ENTRIES, (inode,))]
-        return [Alternative(one.meta, tuple(map(self._key, one.peers))) for one in alternatives(entries)]
+        node = self.node(inode)
+        found = alternatives(entries, directory=node is not None and node.kind == Kind.DIR)
+        return [Alternative(one.meta, tuple(map(self._key, one.peers))) for one in found]
 
     def _key(self, peer: int) -> PeerKey | None:
         row = self._one(PEER, peer) if peer != LOCAL_PEER else None

@@ -49,6 +49,9 @@ __all__ = ["BlobStore", "blob_name"]
 _CLEAN = "blob_clean"
 _TRIED = "blob_tried"
 
+_SURVEYED_AT_ONCE = 16
+"""LIMIT: of the 256 directories, looked at in one trip to a worker at the start."""
+
 
 def _anything(_: Hash) -> bool:
     return True
@@ -119,13 +122,19 @@ class BlobStore:
         doubts = Doubts(clean, shelf.flushed, shelf.epoch, shelf.now_ns())
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
-        for first in range(256):
-            known = shelf.rows.files(first)
-            survey = await trio.to_thread.run_sync(
-                survey_directory, shelf.disk, shelf.root_fd, first, known, doubts, limiter=self.workers
+        for start in range(0, 256, _SURVEYED_AT_ONCE):
+            known = [(first, shelf.rows.files(first)) for first in range(start, start + _SURVEYED_AT_ONCE)]
+            surveys = await trio.to_thread.run_sync(
+                lambda known: [
+                    (first, survey_directory(shelf.disk, shelf.root_fd, first, files, doubts))
+                    for first, files in known
+                ],
+                known,
+                limiter=self.workers,
             )
-            if survey:
-                report.add(await self._reconcile(first, survey, doubts))
+            for first, survey in surveys:
+                if survey:
+                    report.add(await self._reconcile(first, survey, doubts))
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:

@@ -11,6 +11,7 @@ to the last write of the store. So a stale look never overwrites a later one.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
@@ -26,7 +27,7 @@ from core.hashqueue import HashQueue
 from core.ignore import IGNORE_FILE, Ignore
 from core.paths import display, split
 from core.ports import Found, LocalRow, LocalStore, Marked, Unhashed
-from core.scan import difference
+from core.scan import difference, is_unchanged
 from core.scanner import Scanner
 from core.types import Kind, RelPath
 from core.watch import Noticed, Watcher, What
@@ -68,6 +69,12 @@ class Datadir:
         self._renames: dict[RelPath, RelPath] = {}
         self._rename_targets: dict[RelPath, RelPath] = {}
         self._renamed_away: set[RelPath] = set()
+        self._written_anew: set[RelPath] = set()
+        """Files of the present look that are where they were.
+
+        What was renamed away from there is a backup, as editors make it: the file itself, with its node, is
+        the one that was written anew.
+        """
         self._warned = warned
         self._unknown_marks: set[RelPath] = set()
         self._busy = 0
@@ -163,12 +170,46 @@ class Datadir:
             self._busy += 1
             try:
                 now = trio.current_time()
+                recorded = await self._already_recorded(events)
                 for event in events:
-                    await self._notice(event, now)
+                    if event not in recorded:
+                        await self._notice(event, now)
                 self._rouse()
             finally:
                 self._busy -= 1
             await trio.lowlevel.checkpoint()
+
+    async def _already_recorded(self, events: Sequence[Noticed]) -> set[Noticed]:
+        """Return the arrivals of files that the store has just as they are: those that the engine placed.
+
+        That is a look at each, without a worker: thousands come at once, and all there is to do is nothing.
+        Whatever happens to such a file from here on has an event of its own.
+        """
+        arrived = [event for event in events if self._may_be_ours(event)]
+        if not arrived:
+            return set()
+        async with self._lock:  # who places files records them before it lets go
+            return {event for event in arrived if self._is_as_recorded(event.path)}
+
+    def _may_be_ours(self, event: Noticed) -> bool:
+        path = event.path
+        return (
+            event.what is What.MOVED_HERE
+            and not event.is_dir
+            and event.moved_from is None
+            and not (path in self._changes or path in self._settling or path in self._renamed_away)
+        )
+
+    def _is_as_recorded(self, path: RelPath) -> bool:
+        if self.deletions.waits(path):
+            return False
+        row = self._store.local_row(path)
+        if row is None or not row.hashed or row.unreadable:
+            return False
+        try:
+            return is_unchanged(row, os.stat(path, dir_fd=self._root_fd, follow_symlinks=False))
+        except OSError:
+            return False
 
     async def _notice(self, event: Noticed, now: float) -> None:
         path, what, is_dir, _ = event
@@ -297,6 +338,11 @@ class Datadir:
             todo = self._with_parents(paths)
             self._unknown.difference_update(todo)
             seen = await to_thread.run_sync(examine, self._root_fd, todo)
+            self._written_anew = {
+                path
+                for path, sight in zip(todo, seen, strict=True)
+                if isinstance(sight, Seen) and sight.kind is Kind.FILE and path not in self._renames
+            }
             found: list[Found] = []
             gone: list[RelPath] = []
             unreadable: list[RelPath] = []
@@ -368,11 +414,19 @@ class Datadir:
         row = self._store.local_row(origin)
         if row is None or (row.ino, row.size, row.mtime_ns) != (found.ino, found.size, found.mtime_ns):
             return found
-        self._renamed_away.add(origin)
+        if origin not in self._written_anew:
+            self._renamed_away.add(origin)
         return found._replace(hash_from=origin)
 
     async def _apply(self, found: list[Found], gone: list[RelPath], unreadable: list[RelPath]) -> None:
-        renamed = {item.hash_from for item in found if item.hash_from and self._store.renamed(item)}
+        anew = self._written_anew
+        renamed = {
+            item.hash_from
+            for item in found
+            if item.hash_from and item.hash_from not in anew and self._store.renamed(item)
+        }
+        # A backup takes its hash from the file that it was, before that one is replaced.
+        found.sort(key=lambda item: item.hash_from not in anew)
         gone = [path for path in gone if path not in renamed]
         if found:
             # What was renamed equals the store now; the others are recorded, also with a hash to take.

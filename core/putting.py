@@ -143,10 +143,10 @@ async def _copy_out(arena: Arena, content: Hash | None) -> Path:
 
 def _identity(arena: Arena, node: int) -> Identity | None:
     row: Any = arena.cache.conn.execute(
-        "SELECT size, mtime_ns, ino FROM entry WHERE node = ? AND peer = 0 AND holding = ?",
+        "SELECT size, mtime_ns, ino, kind = 2 FROM entry WHERE node = ? AND peer = 0 AND holding = ?",
         (node, int(Holding.REAL)),
     ).fetchone()
-    return Identity(*row) if row else None
+    return Identity(row[0], row[1], row[2], is_dir=bool(row[3])) if row else None
 
 
 def _check(path: RelPath, placed: Placed) -> None:
