@@ -51,7 +51,7 @@ DAMAGES = [flipped, truncated, emptied, grown, linked_away, Path.unlink]
 
 async def cached(tmp_path: Path) -> tuple[Host, Host]:
     """Return two stopped hosts: bert has cached and keeps what anna has."""
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     for name, data in NAMES.items():
         anna.write(name, data)
     async with anna.up(), bert.up(), linked(anna, bert):
@@ -133,7 +133,7 @@ async def test_touched_but_not_changed_it_is_still_held_and_nothing_is_told(tmp_
 
 
 async def test_content_damaged_in_the_trash_is_not_restored(tmp_path: Path) -> None:
-    anna = Host(tmp_path, "anna", ["bert"])
+    anna = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN)
     bert = Host(tmp_path, "bert", ["anna"])
     anna.write("f", SMALL)
     async with anna.up(), bert.up(), linked(anna, bert):

@@ -69,7 +69,7 @@ def back(data: Path) -> None:
 
 
 def household(tmp_path: Path) -> tuple[Host, Host]:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     for name in NAMES:
         anna.write(name, name.encode())
     return anna, bert
@@ -116,7 +116,7 @@ async def test_a_datadir_replaced_by_something_else_is_offline_and_deletes_nothi
 
 
 async def test_two_directories_exchanged_while_down_are_two_renames(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     for number in range(20):
         anna.write(f"left/{number}", b"left %d" % number)
         anna.write(f"right/{number}", b"right %d" % number)
@@ -154,7 +154,7 @@ async def test_two_directories_exchanged_while_down_are_two_renames(tmp_path: Pa
 async def test_clocks_years_apart_change_nothing_of_the_order(
     tmp_path: Path, years: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     shift_ns = years * YEAR_NS
     anna.write("f", b"first")
     async with anna.up():
@@ -186,7 +186,7 @@ async def test_clocks_years_apart_change_nothing_of_the_order(
 
 
 async def test_names_of_255_bytes_and_300_levels_travel_and_become_real(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     deep = anna.data
     for level in range(300):
         deep = deep / f"{level % 10}"
@@ -211,7 +211,7 @@ async def test_names_of_255_bytes_and_300_levels_travel_and_become_real(tmp_path
 
 
 async def test_ten_thousand_files_in_one_directory_travel_and_go(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     count = 10_000
     for number in range(count):
         anna.write(f"d/{number:05d}", b"%d" % (number % 50))
@@ -229,7 +229,7 @@ async def test_ten_thousand_files_in_one_directory_travel_and_go(tmp_path: Path)
 
 
 async def test_a_file_that_becomes_a_symlink_or_directory_is_never_followed_out(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "f").write_bytes(b"secret")

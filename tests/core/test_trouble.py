@@ -46,7 +46,7 @@ async def health(host: Host) -> str:
 
 
 async def test_what_a_peer_says_is_taken_over_when_it_can_be_recorded_again(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     async with anna.up(), bert.up(), linked(anna, bert):
         await bert.idle()
         with unwritable(bert):
@@ -61,7 +61,7 @@ async def test_what_a_peer_says_is_taken_over_when_it_can_be_recorded_again(tmp_
 
 
 async def test_what_changes_in_the_datadir_is_seen_when_it_can_be_recorded_again(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     anna.write("old", b"old")
     anna.write("gone", b"gone")
     async with anna.up(), bert.up(), linked(anna, bert):
@@ -81,7 +81,7 @@ async def test_what_changes_in_the_datadir_is_seen_when_it_can_be_recorded_again
 
 
 async def test_jobs_wait_with_the_reason_and_go_on(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     contents = {f"{number}".encode(): os.urandom(3000) for number in range(20)} | {
         b"large": os.urandom(3_000_000)
     }
@@ -108,7 +108,7 @@ async def test_jobs_wait_with_the_reason_and_go_on(tmp_path: Path) -> None:
 
 
 async def test_a_download_under_way_ends_and_goes_on(tmp_path: Path) -> None:
-    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna, bert = Host(tmp_path, "anna", ["bert"], mark=Mark.OWN), Host(tmp_path, "bert", ["anna"])
     data = os.urandom(40_000_000)
     anna.write("large", data)
     async with anna.up(), bert.up(), linked(anna, bert):

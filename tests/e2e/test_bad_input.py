@@ -19,6 +19,7 @@ from tests.e2e.household import (
     Household,
     Peer,
     PeerPlan,
+    attribute,
     entries,
     hashed,
     household_of,
@@ -26,6 +27,7 @@ from tests.e2e.household import (
     reads,
     wait_until,
 )
+from tests.fakes.stores import flip
 
 HANDSHAKE_DEADLINE_S = 10
 REJECTED = r"realize\.auth.*rejected|rejected addr="
@@ -238,3 +240,30 @@ def test_a_daemon_that_finds_its_port_taken_says_so() -> None:
         assert done.returncode == 1
         assert str(solo.port) in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_cached_file_damaged_by_hand_while_down_is_never_read_wrong(
+    household: Household, allowed: list[str]
+) -> None:
+    allowed += [r"were changed or removed in", r"no connected peer holds"]
+    content = os.urandom(500_000)
+    anna, bert = household.peers
+    put(anna.datadir() / "kept.bin", content)
+    anna.command("mark", "set", "own", "docs")
+    shown = bert.view() / "kept.bin"
+    wait_until(partial(hashed, shown), WAIT_S, "its hash")
+    bert.command("mark", "set", "keep", "docs/kept.bin")
+    wait_until(lambda: attribute(shown, "state") == "kept", WAIT_S, "kept")
+    bert.stop()
+    anna.stop()
+    blobs = bert.datadir().parent / "blobs"
+    (blob,) = [path for path in blobs.glob("*/*") if path.stat().st_size == len(content)]
+    flip(blob, len(content) // 2)
+
+    bert.start()
+    assert not reads(shown, content)
+    assert attribute(shown, "state") != "kept"
+    assert "were changed or removed" in bert.log()
+    anna.start()
+    wait_until(lambda: attribute(shown, "state") == "kept", WAIT_S, "fetched again")
+    assert shown.read_bytes() == content
