@@ -63,7 +63,7 @@ def _rename(source: Peer, reader: Peer, files: int, old: str, new: str, held: st
     assert count_files(reader.view(ARENA) / new) == files
     beside = {"both idle": f"{settled_s:.1f} s", "load": load()}
     yield Row(f"the same until a peer shows it, {held} there", shown_s, "s", beside=beside)
-    yield Row("records of history for each of them", (_history(source) - before) / files, "", 1.02)
+    yield Row("records of history for each of them", (_history(source) - before) / files, "each", 1.02)
     content = {"content": f"{files * FILE_BYTES / MIB:.0f} MiB"}
     yield Row("received by the peer for that", received_mib(reader) - received, "MiB", beside=content)
 
