@@ -43,9 +43,11 @@ from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
 from core.paths import display, join
 from core.placing import Identity
+from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
+from core.trouble import Trouble
 from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
@@ -82,6 +84,8 @@ class Arena:
         """Names of the configured peers, for events; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
+        self.trouble = Trouble(self._trouble_changed)
+        """Whether anything can be recorded."""
         self.looked_at = trio.Event()
         """Set once it is known whether the datadir is in its place; nothing is put there before."""
         self._make_directories()
@@ -113,6 +117,9 @@ class Arena:
         self.mark_writer = MarkWriter(self)
         self._wanted_by: dict[Hash, set[int]] = {}
         self._over_quota = False
+        self._room_needed = 0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there may be room for what waited for it (`no_room`)."""
         self._quota_changed = trio.Event()
         self.blobs.quota.on_use = lambda: self._quota_changed.set()
         self.giving_up = GivingUp()
@@ -175,11 +182,34 @@ class Arena:
         async def prepare() -> None:
             await unrealizer.restore(self)
 
-        return IndexCalls(progress, offline, online, held, self.warn, prepare)
+        async def unwritable(error: BaseException) -> None:
+            self.trouble.found(error)
+            await self.trouble.wait()
+
+        return IndexCalls(progress, offline, online, held, self.warn, prepare, unwritable)
 
     def warn(self, text: str, hint: str) -> None:
         """Tell the user of something that needs attention."""
         self.events.emit(Warned(arena=self.name, text=text, hint=hint))
+
+    def _trouble_changed(self, error: StoreError | None) -> None:
+        if error is None:
+            _log.info("%s: what is done can be recorded again", self.name)
+            return
+        _log.warning("%s: nothing can be recorded, so nothing is done: %s", self.name, self.trouble.reason)
+        self.warn(f"nothing can be recorded, so nothing is done: {error}", error.hint)
+
+    async def keep(self) -> None:
+        """Flush, and make room where others fill the disk; every few seconds."""
+        try:
+            await self.blobs.flush()
+            if self.trouble.reason:
+                self.blobs.try_to_write()
+        except StoreError as error:
+            self.trouble.found(error)
+            return
+        self.trouble.over()
+        await self.relieve()
 
     @property
     def copies_elsewhere(self) -> int:
@@ -390,6 +420,23 @@ class Arena:
                 "free space on that disk, raise `disk_usage`, or unmark something",
             )
         self._over_quota = bool(over)
+        if self._room_needed and not self.blobs.quota.shortage(self._room_needed):
+            self.room_made()
+
+    def no_room(self, size: int, reason: str) -> None:
+        """Note that a job waits for room for ``size`` bytes; warns when it is the first."""
+        need = self.blobs.quota.blocks(size) + SLACK_BYTES
+        if not self._room_needed:
+            self.warn(
+                f"{reason}; what is marked waits for room", "raise `disk_usage`, free space, or mark less"
+            )
+        self._room_needed = min(need, self._room_needed or need)
+
+    def room_made(self) -> None:
+        """Let what waits for room try again."""
+        if self._room_needed:
+            self._room_needed = 0
+            self.on_room()
 
     def release_unwanted(self) -> None:
         """Let go of protected blobs that nothing is held by and that no job is about."""
@@ -476,7 +523,12 @@ class Arena:
 
     async def aclose(self) -> None:
         """Flush and close; the lock is released last."""
-        await self.blobs.aclose()
-        db.close(self._conn)
-        self.audit.close()
-        self.lock.release()
+        try:
+            await self.blobs.aclose()
+            db.close(self._conn)
+        except StoreError as error:
+            # A full disk: what is recorded is safe, the rest is looked at again at the next start.
+            _log.warning("%s: the last things done were not recorded: %s", self.name, error)
+        finally:
+            self.audit.close()
+            self.lock.release()

@@ -13,7 +13,7 @@ import trio
 
 from core.blobrows import Area
 from core.blobshelf import Shelf
-from core.errors import NoSpaceError
+from core.errors import NO_ROOM, NoRoomError
 from core.types import Hash
 
 _ORDER = (Area.PENDING, Area.WORKING, Area.FREQUENT)
@@ -43,8 +43,8 @@ class Space:
             while short := quota.shortage(count):
                 victims = self._victims(short)
                 if not victims:
-                    raise NoSpaceError(
-                        f"no room in the cache: {quota.reason(count)}; nothing can be evicted",
+                    raise NoRoomError(
+                        f"{NO_ROOM}: {quota.reason(count)}; nothing can be evicted",
                         hint="raise `disk_usage`, or unmark or evict something",
                     )
                 await self._evict(victims)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.api import HashingRow, Jobs
+from core.errors import StoreError
 from core.events import ChurtenChanged, EventBus
 from core.jobs import JobBoard
 from core.runner import ArenaRunner, Holders
@@ -90,8 +91,11 @@ class Churten:
     def links_changed(self) -> None:
         """Try again what waited for a peer."""
         for runner in self._runners.values():
-            for reason in PEER_REASONS:
-                runner.queue.retry(reason=reason)
+            try:
+                for reason in PEER_REASONS:
+                    runner.queue.retry(reason=reason)
+            except StoreError as error:
+                runner.arena.trouble.found(error)  # tried again when that is over
             runner.wake()
 
     def retry(self, arena: str, node: int | None) -> None:
@@ -105,14 +109,16 @@ class Churten:
         self._runners[arena].wake()
 
     def counts(self) -> tuple[int, int, int]:
-        """Return the numbers of active jobs, due nodes, and waiting or failed nodes."""
-        due = failed = 0
-        for runner in self._runners.values():
-            arena_due, arena_failed = runner.queue.counts(self._now_ns())
-            due += arena_due
-            failed += arena_failed
+        """Return the numbers of active jobs, of nodes that are due or wait, and of those that failed."""
+        due, waiting, failed = self._counts()
+        return len(self.board), due + waiting, failed
+
+    def _counts(self) -> tuple[int, int, int]:
+        """Return the numbers of nodes that are due and not in a job, that wait, and that failed."""
+        each = [runner.queue.counts(self._now_ns()) for runner in self._runners.values()]
+        due, waiting, failed = (sum(column) for column in zip((0, 0, 0), *each, strict=True))
         active_nodes = sum(len(runner.active) for runner in self._runners.values())
-        return len(self.board), max(0, due - active_nodes), failed
+        return max(0, due - active_nodes), waiting, failed
 
     def jobs(self, limit: int, hashing: Sequence[HashingRow]) -> Jobs:
         """Return what runs and what waits."""
@@ -133,7 +139,7 @@ class Churten:
 
     def waiting_for(self) -> str:
         """Say what keeps churten from being idle; "" when nothing does or it is stopped."""
-        active, due, _ = self.counts()
+        active, (due, _, _) = len(self.board), self._counts()
         if active:
             return f"{active} job{'s' if active > 1 else ''} to finish"
         if due and self.running:

@@ -69,6 +69,12 @@ class Datadir:
         self._renames: dict[RelPath, RelPath] = {}
         self._rename_targets: dict[RelPath, RelPath] = {}
         self._renamed_away: set[RelPath] = set()
+        self._written_anew: set[RelPath] = set()
+        """Files of the present look that are where they were.
+
+        What was renamed away from there is a backup, as editors make it: the file itself, with its node, is
+        the one that was written anew.
+        """
         self._warned = warned
         self._unknown_marks: set[RelPath] = set()
         self._busy = 0
@@ -332,6 +338,11 @@ class Datadir:
             todo = self._with_parents(paths)
             self._unknown.difference_update(todo)
             seen = await to_thread.run_sync(examine, self._root_fd, todo)
+            self._written_anew = {
+                path
+                for path, sight in zip(todo, seen, strict=True)
+                if isinstance(sight, Seen) and sight.kind is Kind.FILE and path not in self._renames
+            }
             found: list[Found] = []
             gone: list[RelPath] = []
             unreadable: list[RelPath] = []
@@ -403,11 +414,19 @@ class Datadir:
         row = self._store.local_row(origin)
         if row is None or (row.ino, row.size, row.mtime_ns) != (found.ino, found.size, found.mtime_ns):
             return found
-        self._renamed_away.add(origin)
+        if origin not in self._written_anew:
+            self._renamed_away.add(origin)
         return found._replace(hash_from=origin)
 
     async def _apply(self, found: list[Found], gone: list[RelPath], unreadable: list[RelPath]) -> None:
-        renamed = {item.hash_from for item in found if item.hash_from and self._store.renamed(item)}
+        anew = self._written_anew
+        renamed = {
+            item.hash_from
+            for item in found
+            if item.hash_from and item.hash_from not in anew and self._store.renamed(item)
+        }
+        # A backup takes its hash from the file that it was, before that one is replaced.
+        found.sort(key=lambda item: item.hash_from not in anew)
         gone = [path for path in gone if path not in renamed]
         if found:
             # What was renamed equals the store now; the others are recorded, also with a hash to take.

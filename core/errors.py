@@ -51,6 +51,14 @@ class NoSpaceError(StoreError):
     """The disk or the quota is full."""
 
 
+NO_ROOM = "no room in the cache"
+"""What every `NoRoomError` begins with."""
+
+
+class NoRoomError(NoSpaceError):
+    """The cache may use no more, and nothing of it can be evicted: what was to be stored has to wait."""
+
+
 class ContentError(RealizeError):
     """Content cannot be had or is not what it should be."""
 
@@ -231,6 +239,7 @@ WIRE_CODES: dict[type[RealizeError], int] = {
     EngineStoppedError: 21,
     NotYetError: 22,
     PartialError: 23,
+    NoRoomError: 24,
 }
 """Number of the error in an ``error`` frame; 0 is an internal error of the other side."""
 

@@ -14,7 +14,8 @@ import trio
 
 from core.api import ArenaPath, JobRow
 from core.blobrows import Area
-from core.errors import NetError, NoHolderError, RealizeError
+from core.errors import NetError, NoHolderError, NoRoomError, RealizeError, StoreError
+from core.events import JobPhase
 from core.history import Op
 from core.jobs import EndIfCancelled, Job, JobBoard
 from core.paths import join
@@ -24,7 +25,7 @@ from core.realizer import Outcome, Realizer
 from core.rules import Action
 from core.types import Hash, Holding, Mark
 from core.unrealizer import Unrealizer
-from core.work import NO_HOLDER, PEER_REASONS, UNQUIET, Work, WorkQueue
+from core.work import NO_HOLDER, PEER_REASONS, UNQUIET, Work, WorkQueue, is_waiting
 
 if TYPE_CHECKING:
     from core.arena import Arena
@@ -62,15 +63,36 @@ class ArenaRunner:
         self._realizer = Realizer(arena)
         self._unrealizer = Unrealizer(arena, durable)
         self._wake = trio.Event()
+        self._downloads: dict[int, tuple[Work, trio.CancelScope]] = {}
+        arena.on_room = self._room_made
 
     def wake(self) -> None:
-        """Look at the queue."""
+        """Look at the queue; large downloads of what has changed or is not wanted any more end at once."""
+        for node, (work, scope) in self._downloads.items():
+            now = self.queue.one(node)
+            if now is None or now.counter == work.counter:
+                continue
+            if now.hash != work.hash or action_for(self.arena, now) is not Action.DOWNLOAD:
+                scope.cancel()
         self._wake.set()
 
+    def _room_made(self) -> None:
+        self.queue.retry_for_room()
+        self.wake()
+
     async def run(self) -> None:
-        """Take work out of the queue, for ever."""
-        self.active.clear()
+        """Take work out of the queue, for ever; while nothing can be recorded, nothing is done either."""
         await self.arena.looked_at.wait()
+        while True:
+            await self.arena.trouble.wait()
+            try:
+                await self._run()
+            except* StoreError as group:
+                self.arena.trouble.found(group)
+
+    async def _run(self) -> None:
+        self.active.clear()
+        self.queue.retry_for_room()  # the quota may be another one now
         async with trio.open_nursery() as nursery:
             while True:
                 # What comes up while the queue is gone through from here on ends the wait after it.
@@ -158,6 +180,7 @@ class ArenaRunner:
             if cache.marks.effective(work.node, work.parent) is Mark.WATCH:
                 if work.area == Area.PROTECTED and not cache.is_cached(work.hash, 0):
                     watched.append(work.hash)
+                    self.arena.room_made()
             elif work.blob_verified:
                 kept.append(work.hash)
                 if work.area != Area.PROTECTED and work.local == Holding.CACHED:
@@ -198,7 +221,7 @@ class ArenaRunner:
             for outcome in failed:
                 self.queue.fail(outcome.work, outcome.error, self._now_ns())
             self._board.advance(job, job.bytes_total)
-            self._board.end(job, "failed" if failed else "finished", failed[0].error if failed else "")
+            self._end(job, [outcome.error for outcome in failed])
 
     async def _give_up_job(self, works: Sequence[Work], action: Action) -> None:
         total = sum(work.size for work in works)
@@ -214,7 +237,7 @@ class ArenaRunner:
                 waits = outcome.error in PEER_REASONS
                 self.queue.fail(outcome.work, outcome.error, self._now_ns(), wait_for_peer=waits)
             self._board.advance(job, job.bytes_total)
-            self._board.end(job, "failed" if failed else "finished", failed[0].error if failed else "")
+            self._end(job, [outcome.error for outcome in failed])
 
     async def _small_job(self, works: Sequence[Work]) -> None:
         job = self._board.begin(self._at(works[0]), "download", len(works), sum(w.size for w in works))
@@ -228,8 +251,13 @@ class ArenaRunner:
                 for work in group:
                     self.queue.fail(work, NO_HOLDER, self._now_ns(), wait_for_peer=True)
                 problems.append(NO_HOLDER)
-            problem = next(filter(None, problems), "")
-            self._board.end(job, "failed" if problem else "finished", problem)
+            self._end(job, problems)
+
+    def _end(self, job: Job, problems: Iterable[str]) -> None:
+        """End a job; what only waits for something has not failed."""
+        found = sorted(filter(None, problems), key=is_waiting)
+        phase: JobPhase = "finished" if not found else "queued" if is_waiting(found[0]) else "failed"
+        self._board.end(job, phase, found[0] if found else "")
 
     def _by_holders(self, works: Sequence[Work]) -> list[tuple[list[PeerLink], list[Work]]]:
         """Return the works that the same peers hold together."""
@@ -275,23 +303,32 @@ class ArenaRunner:
             job.peers = tuple(link.name for link in links)
             if not links or work.hash is None:
                 self.queue.fail(work, NO_HOLDER, self._now_ns(), wait_for_peer=True)
-                self._board.end(job, "failed", NO_HOLDER)
+                self._end(job, [NO_HOLDER])
                 return
-            try:
-                held = self.arena.blobs.info(work.hash)
-                job.bytes_done = held.ranges.total() if held is not None else 0
-                await self.arena.fetcher.download(
-                    work.hash,
-                    work.size,
-                    links,
-                    progress=lambda more: self._board.advance(job, job.bytes_done + more),
-                    area=Area.PROTECTED,
-                )
-            except RealizeError as error:
-                self._board.end(job, "failed", str(error), self._fail(work, error))
+            held = self.arena.blobs.info(work.hash)
+            job.bytes_done = held.ranges.total() if held is not None else 0
+            with trio.CancelScope() as scope:
+                self._downloads[work.node] = (work, scope)
+                try:
+                    await self.arena.fetcher.download(
+                        work.hash,
+                        work.size,
+                        links,
+                        progress=lambda more: self._board.advance(job, job.bytes_done + more),
+                        area=Area.PROTECTED,
+                    )
+                except RealizeError as error:
+                    retry_s = self._fail(work, error)
+                    phase: JobPhase = "queued" if self._waits(work, error) else "failed"
+                    self._board.end(job, phase, str(error), retry_s)
+                    return
+                finally:
+                    del self._downloads[work.node]
+            if scope.cancelled_caught:
+                self._board.end(job, "cancelled", "it changed, or is not wanted any more")
                 return
             await self._settle([work])
-            self._board.end(job, "finished")
+            self._end(job, [])
 
     async def _settle(self, works: Sequence[Work]) -> None:
         """Record fetched content, and go on with what is to become real."""
@@ -323,9 +360,17 @@ class ArenaRunner:
             self.queue.finish(works)
 
     def _fail(self, work: Work, error: RealizeError) -> float | None:
-        wait = isinstance(error, NoHolderError) or (isinstance(error, NetError) and not self._links(work))
+        wait = self._lacks_holder(work, error)
         reason = NO_HOLDER if wait else str(error)
+        if isinstance(error, NoRoomError):
+            self.arena.no_room(work.size, reason)
         return self.queue.fail(work, reason, self._now_ns(), wait_for_peer=wait)
+
+    def _lacks_holder(self, work: Work, error: RealizeError) -> bool:
+        return isinstance(error, NoHolderError) or (isinstance(error, NetError) and not self._links(work))
+
+    def _waits(self, work: Work, error: RealizeError) -> bool:
+        return isinstance(error, NoRoomError) or self._lacks_holder(work, error)
 
     # -- what jobs are about
 
@@ -359,7 +404,7 @@ class ArenaRunner:
                     state="queued"
                     if not waits
                     else "failed"
-                    if attempts and reason not in PEER_REASONS
+                    if attempts and not is_waiting(reason)
                     else "waiting",
                     files=1,
                     bytes_done=0,
@@ -367,7 +412,7 @@ class ArenaRunner:
                     rate=0.0,
                     eta_s=None,
                     peers=(),
-                    reason=reason,
+                    reason=self.arena.trouble.reason or reason,
                     retry_s=retry_s,
                 )
             )

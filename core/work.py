@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from core.cache import ArenaCache
 from core.choice import EntryRow
 from core.db import transaction
+from core.errors import NO_ROOM
 from core.types import Hash, Kind, Mark
 
 RETRY_S = (1, 5, 30, 300, 1800)
@@ -28,6 +29,12 @@ UNQUIET = "it was changed a moment ago"
 """Reason of a real file that is given up once nobody has changed it for a while."""
 
 PEER_REASONS = (NO_HOLDER, UNCONFIRMED)
+
+
+def is_waiting(reason: str) -> bool:
+    """Say whether a node with this reason waits for something rather than failed."""
+    return reason in PEER_REASONS or reason == UNQUIET or reason.startswith(NO_ROOM)
+
 
 _NEVER_NS = (1 << 63) - 1
 
@@ -149,6 +156,14 @@ class WorkQueue:
             else:
                 self._cache.conn.execute("UPDATE dirty SET due_ns = 0 WHERE due_ns <> 0")
 
+    def retry_for_room(self) -> None:
+        """Make nodes due now that wait for room in the cache."""
+        with transaction(self._cache.conn):
+            self._cache.conn.execute(
+                "UPDATE dirty SET due_ns = 0, attempts = 0 WHERE due_ns <> 0 AND reason >= ? AND reason < ?",
+                (NO_ROOM, NO_ROOM + "\x7f"),
+            )
+
     def next_due_ns(self, now_ns: int) -> int | None:
         """Return when the next waiting node is due; None when none is going to be."""
         row: Any = self._cache.conn.execute(
@@ -156,12 +171,16 @@ class WorkQueue:
         ).fetchone()
         return row[0] if row else None
 
-    def counts(self, now_ns: int) -> tuple[int, int]:
-        """Return how many nodes are due, and how many wait after a failure or for a peer."""
-        row: Any = self._cache.conn.execute(
-            "SELECT count(*), count(*) FILTER (WHERE due_ns > ?) FROM dirty", (now_ns,)
-        ).fetchone()
-        return row[0] - row[1], row[1]
+    def counts(self, now_ns: int) -> tuple[int, int, int]:
+        """Return how many nodes are due, how many wait for something, and how many failed."""
+        reasons: list[Any] = self._cache.conn.execute(
+            "SELECT due_ns > ?, iif(due_ns > ? AND attempts > 0, reason, ''), count(*) FROM dirty"
+            " GROUP BY 1, 2",
+            (now_ns, now_ns),
+        ).fetchall()
+        due = sum(count for later, _, count in reasons if not later)
+        failed = sum(count for later, reason, count in reasons if later and reason and not is_waiting(reason))
+        return due, sum(count for _, _, count in reasons) - due - failed, failed
 
     def waiting(self, limit: int) -> list[tuple[int, int, str, int]]:
         """Return queued nodes: ``(node, due_ns, reason, attempts)``, failed ones first."""

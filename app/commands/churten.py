@@ -137,7 +137,8 @@ def _print_jobs(found: Jobs) -> None:
 def _summary(found: Jobs) -> str:
     state = "running" if found.running else "stopped"
     rate = f", {words.human_rate(found.rate)}" if found.active else ""
-    return f"churten {state}: {found.active} active, {found.queued} queued, {found.failed} failed{rate}"
+    counts = f"{found.active} active, {found.queued} queued, {found.failed} failed"
+    return f"churten {state}: {counts}{rate}"
 
 
 def _hashing_row(row: HashingRow) -> list[str]:
@@ -192,7 +193,7 @@ def _run(context: typer.Context, as_json: Json = False) -> None:
         print(_summary(last))
     if not finished:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if last.failed:
+    if last.failed or last.queued:  # with everything idle, what is queued waits for a peer, or for room
         raise typer.Exit(3)
 
 

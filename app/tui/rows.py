@@ -240,7 +240,9 @@ def jobs_rows(jobs: Jobs, history: tuple[float, ...]) -> tuple[Row, ...]:
 
 def job_counts(jobs: Jobs) -> str:
     """Return how many jobs there are in each state."""
-    counts = [(jobs.active, "active"), (jobs.queued, "queued"), (jobs.failed, "failed")]
+    waiting = sum(row.state == "waiting" for row in jobs.rows)
+    queued = max(0, jobs.queued - waiting)
+    counts = [(jobs.active, "active"), (queued, "queued"), (waiting, "waiting"), (jobs.failed, "failed")]
     return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
@@ -274,6 +276,11 @@ def _hashing_row(row: HashingRow) -> Row:
     )  # fmt: skip
 
 
+def job_key(job: JobRow) -> object:
+    """Return what a row of the pane is known by; only what runs has a number."""
+    return ("job", job.job or job.at)
+
+
 def job_row(job: JobRow) -> Row:
     """Return the row of a job; a job that does not run shows why instead of its progress."""
     parent, _, base = present.path_text(job.at).rpartition("/")
@@ -282,7 +289,7 @@ def job_row(job: JobRow) -> Row:
     glyph = f"{_ACTION_GLYPHS[job.action]} " + (f"{job.files}× " if job.files > 1 else "")
     label = Text(((glyph, tone), (parent + "/" if parent else "", "dim"), (base, "")), path=True, lead=1)
     return Row(
-        ("job", job.job),
+        job_key(job),
         (
             Fill(_fraction(job) or 0.0, label) if job.state == "active" else label,
             text(job.action, tone), _progress(job), _bytes_cell(job.bytes_done, job.bytes_total),

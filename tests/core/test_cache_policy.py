@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.blobrows import Area
 from core.config import DiskUsage
-from core.events import QuotaChanged, Warned
+from core.events import JobChanged, QuotaChanged, Warned
 from core.types import FileState, Hash, Mark
 from tests.core.engines import Host, linked, until
 
@@ -38,17 +39,26 @@ async def test_kept_files_stay_and_those_without_room_wait_with_the_reason(tmp_p
         states = [entry.state for path, entry in sorted((await b.entries()).items()) if path != b"kept"]
         assert states.count(FileState.KEPT) == 2
         assert b.arena.blobs.quota.used_bytes <= 5 * MIB
+        jobs = await b.service.jobs(limit=10)
+        assert [row.state for row in jobs.rows] == ["waiting"] * 2
+        warned = [event for event in b.events if isinstance(event, Warned)]
+        assert len(warned) == 1, "once, however often they are tried"
+        assert "may use 5.0 M" in warned[0].text
+        assert not [event for event in b.events if isinstance(event, JobChanged) and event.phase == "failed"]
 
         def told() -> list[QuotaChanged]:
             return [event for event in b.events if isinstance(event, QuotaChanged)]
 
         await until(lambda: told()[-1].used >= 4 * MIB)
         assert all(event.max == 5 * MIB for event in told())
-        # Letting go of one makes room for another.
+        # Letting go of one makes room for another, at once.
         kept = [path.decode() for path, entry in (await b.entries()).items() if entry.state is FileState.KEPT]
         await b.mark(kept[0], Mark.WATCH)
-        b.running.churten.retry("docs", None)
         await until(lambda: len(b.arena.work.waiting(10)) <= 1)
+        # And so does what the user evicts, within the time of a flush.
+        kept = [path.decode() for path, entry in (await b.entries()).items() if entry.state is FileState.KEPT]
+        await b.mark(kept[0], Mark.WATCH)
+        await until(lambda: not b.arena.work.waiting(10))
 
 
 @pytest.mark.trio
@@ -89,3 +99,21 @@ async def test_a_protected_rest_of_a_download_is_let_go_when_nothing_wants_it(tm
         row = a.arena.blobs.info(content)
         assert row is not None
         assert row.area is Area.WORKING
+
+
+@pytest.mark.trio
+async def test_a_larger_quota_after_a_restart_is_used_at_once(tmp_path: Path) -> None:
+    a = Host(tmp_path, "a", ["b"], mark=Mark.OWN)
+    b = Host(tmp_path, "b", ["a"], disk_usage=DiskUsage(max=MIB))
+    a.write("f", os.urandom(2 * MIB))
+    async with a.up():
+        async with b.up(), linked(a, b):
+            await until(lambda: b.node("f"))
+            await a.idle()
+            await b.mark("f", Mark.KEEP)
+            await until(lambda: any(reason for _, _, reason, _ in b.arena.work.waiting(10)))
+            (arena,) = b.config.arenas
+            b.config = replace(b.config, arenas=(replace(arena, disk_usage=DiskUsage(max=9 * MIB)),))
+        async with b.up(), linked(a, b):
+            await until(lambda: not b.arena.work.waiting(10))
+            assert (await b.entries())[b"f"].state is FileState.KEPT

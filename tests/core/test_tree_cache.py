@@ -312,6 +312,14 @@ def test_a_counter_is_never_used_twice(cache: ArenaCache) -> None:
     assert cache.next_vector(node(cache, b"f")) == vector(me=8)
 
 
+def test_a_subtree_that_is_to_be_looked_at_stays_one_whatever_happens_to_its_top(cache: ArenaCache) -> None:
+    hear(cache, A, folder(b"d", a=1), file(b"d/f", a=1))
+    with cache.write():
+        cache.mark_dirty([node(cache, b"d")], subtree=True)
+        cache.mark_dirty([node(cache, b"d")])
+    assert cache.conn.execute("SELECT subtree FROM dirty").fetchall() == [(1,)]
+
+
 def test_what_is_superseded_here_is_looked_at(cache: ArenaCache) -> None:
     _hold(cache, file(b"f", H1, a=1))
     hear(cache, A, file(b"f", H2, a=2))

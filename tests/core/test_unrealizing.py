@@ -321,6 +321,8 @@ async def test_killed_after_it_was_recorded_it_is_carried_on(tmp_path: Path) -> 
     async with one.up():
         await one.idle()
         assert await state(one, "f") == "cached"
+        assert local(one, "f") == Holding.CACHED
+        assert await one.service.trash_list() == ()
         assert blob.read_bytes() == b"precious"
 
 

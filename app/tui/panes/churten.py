@@ -40,7 +40,7 @@ class ChurtenPane(Pane):
         row, jobs = self.table.current, self.snapshot.jobs
         if row is None or jobs is None:
             return None
-        return next((job for job in jobs.rows if ("job", job.job) == row.key), None)
+        return next((job for job in jobs.rows if rows.job_key(job) == row.key), None)
 
     def facts(self) -> Facts:
         """Say what the cursor is on, and whether churten runs."""

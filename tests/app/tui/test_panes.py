@@ -10,7 +10,7 @@ from core.events import ConflictChanged, JobChanged, PeerChanged, Warned
 from core.types import Mark
 from tests.app.tui.conftest import SIZES, Opener, Screen
 from tests.fakes import household
-from tests.fakes.api import FakeFile
+from tests.fakes.api import FakeFile, FakeJob
 
 pytestmark = pytest.mark.asyncio
 at_each_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -205,6 +205,20 @@ async def test_a_transfer_is_followed_until_it_has_ended(dashboard: Opener) -> N
         assert screen.api.job_list
         await screen.until(lambda: "film.mov" not in screen.text.split("5 Activity")[0])
         assert any("film.mov" in line.text for line in screen.app.activity.journal.lines)
+
+
+async def test_each_waiting_job_is_the_one_that_is_asked_about(dashboard: Opener) -> None:
+    api = household.sample()
+    api.job_list.clear()
+    for number in range(3):
+        api.add("docs", b"wait%d" % number, FakeFile(5))
+        api.job_list.append(
+            FakeJob(0, ArenaPath("docs", b"wait%d" % number), "download", "waiting", 0, 5, reason="no room")
+        )
+    async with dashboard(api) as screen:
+        assert screen.has("3 waiting")
+        await screen.press("3", "end", "up", "i")
+        assert screen.has("Why docs/wait1")
 
 
 async def test_enter_on_a_job_shows_it_in_the_tree_and_i_says_why(dashboard: Opener) -> None:
