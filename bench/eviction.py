@@ -13,15 +13,17 @@ from bench.rig import ARENA, LIMIT_S, MIB, Size, load, read_all, two_peers
 FILE_BYTES = 64 * 1024
 LARGE_BYTES = 8 * MIB
 LARGE_OF = 32
-"""There is one large file for so many small ones: about as many bytes of either."""
+"""There is one large file for so many small ones."""
+LARGE_LEAST = 10
+"""Fewer large files than this say nothing: they are left out."""
 
 
 def rows(size: Size) -> Iterator[Row]:
     """Measure reads of content never seen before, while there is room for it and when there is none."""
-    for what, bytes_each, files in (
-        ("64 KiB", FILE_BYTES, size.evicted_files),
-        ("8 MiB", LARGE_BYTES, max(6, size.evicted_files // LARGE_OF)),
-    ):
+    kinds = [("64 KiB", FILE_BYTES, size.evicted_files)]
+    if size.evicted_files // LARGE_OF >= LARGE_LEAST:
+        kinds.append(("8 MiB", LARGE_BYTES, size.evicted_files // LARGE_OF))
+    for what, bytes_each, files in kinds:
         # Half of the files fit; a fifth more for what the file system takes beside the bytes.
         limit = int(files * bytes_each * 1.2) // 2
         with two_peers(reader_options={"disk_usage": {"max": limit}}) as (household, source, reader):
@@ -30,7 +32,7 @@ def rows(size: Size) -> Iterator[Row]:
                 (source.datadir() / name).write_bytes(os.urandom(bytes_each))
             household.start()
             household.wait_connected()
-            for peer in (source, reader, source, reader):
+            for peer in (source, reader):
                 peer.wait_idle(LIMIT_S)
             view = reader.view(ARENA)
             free = _rate(view, names[: files // 2])

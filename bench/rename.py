@@ -16,6 +16,7 @@ from bench.rig import (
     MIB,
     Size,
     count_files,
+    cpu_seconds,
     load,
     make_tree,
     received_mib,
@@ -52,6 +53,7 @@ def _wait_idle(*peers: Peer) -> None:
 def _rename(source: Peer, reader: Peer, files: int, old: str, new: str, held: str) -> Iterator[Row]:
     what = f"directory of {files} files renamed"
     before, received = _history(source), received_mib(reader)
+    used_s = [cpu_seconds(peer) for peer in (source, reader)]
     started_s = time.perf_counter()
     os.rename(source.datadir() / old, source.datadir() / new)
     wait_for(lambda: _is_renamed(source.view(ARENA), old, new), "the rename in the source's tree")
@@ -61,9 +63,11 @@ def _rename(source: Peer, reader: Peer, files: int, old: str, new: str, held: st
     _wait_idle(source, reader)
     settled_s = time.perf_counter() - started_s
     assert count_files(reader.view(ARENA) / new) == files
-    beside = {"both idle": f"{settled_s:.1f} s", "load": load()}
+    source_s, reader_s = (cpu_seconds(peer) - was for peer, was in zip((source, reader), used_s, strict=True))
+    beside = {"both idle": f"{settled_s:.1f} s", "processor time": f"{source_s:.1f} and {reader_s:.1f} s"}
+    beside |= {"load": load()}
     yield Row(f"the same until a peer shows it, {held} there", shown_s, "s", beside=beside)
-    yield Row("records of history for each of them", (_history(source) - before) / files, "", 1.02)
+    yield Row("records of history for each of them", (_history(source) - before) / files, "each", 1.02)
     content = {"content": f"{files * FILE_BYTES / MIB:.0f} MiB"}
     yield Row("received by the peer for that", received_mib(reader) - received, "MiB", beside=content)
 
