@@ -5,8 +5,10 @@ The composition root. Started and stopped in order, each step with a deadline (s
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from app.network import HostNetwork
 from core.config import Config
 from core.connected import ConnectedPeers
 from core.engine import Engine
-from core.errors import EngineStoppedError, RealizeError, StoreError
+from core.errors import EngineStoppedError, NoSpaceError, RealizeError, StoreError
 from core.loops import TrioThread
 from core.mounting import MountService
 from core.service import Service
@@ -155,7 +157,19 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, OSError):
-        wrapped = StoreError(f"the daemon cannot start: {error}")
-        wrapped.__cause__ = error
-        return wrapped
+        return _of_the_system(error)
     return error
+
+
+def _of_the_system(error: OSError) -> StoreError:
+    at = os.fsdecode(error.filename) if error.filename else ""
+    text = f"the daemon cannot start: {at + ': ' if at else ''}{error.strerror or error}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            wrapped: StoreError = NoSpaceError(text, hint="free space on the disk of the workdirs")
+        case errno.EROFS:
+            wrapped = StoreError(text, hint="that filesystem is read-only: mount it for writing")
+        case _:
+            wrapped = StoreError(text, hint="run `realize doctor`")
+    wrapped.__cause__ = error
+    return wrapped

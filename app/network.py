@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from core.api import PeerStatus
 from core.connected import ConnectedPeers
 from core.engine import Engine
+from core.errors import StoreError
 from core.events import PeerChanged
 from core.ports import LinkStats
 from net.household import PeerRow, Peers, PeerState
 from net.identity import Identity, short_form
+
+_log = logging.getLogger("realize.app.network")
 
 
 class HostNetwork:
@@ -46,7 +51,10 @@ class HostNetwork:
             self._connected.add(key)
         elif key in self._connected.keys:
             self._connected.remove(key)
-            self._engine.remember_peer(name, self._fingerprints[name], seen=True)
+            try:
+                self._engine.remember_peer(name, self._fingerprints[name], seen=True)
+            except StoreError as error:
+                _log.warning("when %s was last seen is not recorded: %s", name, error)
         self._engine.events.emit(PeerChanged(peer=name, state=state, reason=reason))
 
     def status(self) -> list[PeerStatus]:

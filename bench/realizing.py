@@ -18,8 +18,7 @@ FILE_BYTES = 6 * 1024
 def rows(size: Size) -> Iterator[Row]:
     """Measure *unrealize* under watch, while the source holds the files, and *realize* under own."""
     files = size.small_files
-    own = {"mark": "own"}
-    with two_peers(source_options=own, reader_options=own) as (household, source, reader):
+    with two_peers(reader_options={"mark": "own"}) as (household, source, reader):
         creates = make_tree(source.datadir(), files, FILE_BYTES)
         household.start()
         household.wait_connected()

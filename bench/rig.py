@@ -70,12 +70,15 @@ def two_peers(
 ) -> Iterator[tuple[Household, Peer, Peer]]:
     """Give a household of two that know each other and are not started: the source, the reader.
 
-    ``directory``: where to make the household's own directory; the usual place for temporary ones by default.
-    The options are further keys of the arena's table of each.
+    ``directory``: where to make the household's own directory; else where temporary ones are.
+    The options are further keys of the arena's table of each. The source owns its files by default:
+    under watch it would give up its real ones as soon as the reader keeps them.
     """
     where = Path(tempfile.mkdtemp(prefix="rz-", dir=directory))
     with Household(where) as household:
-        source = household.add(PeerPlan("source", [ArenaPlan(ARENA, options=source_options or {})]))
+        source = household.add(
+            PeerPlan("source", [ArenaPlan(ARENA, options=source_options or {"mark": "own"})])
+        )
         reader = household.add(PeerPlan("reader", [ArenaPlan(ARENA, options=reader_options or {})]))
         household.introduce_all()
         yield household, source, reader

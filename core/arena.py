@@ -47,6 +47,7 @@ from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
 from core.trash import Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
+from core.trouble import Trouble
 from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
 
@@ -83,6 +84,8 @@ class Arena:
         """Names of the configured peers, for events; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
+        self.trouble = Trouble(self._trouble_changed)
+        """Whether anything can be recorded."""
         self.looked_at = trio.Event()
         """Set once it is known whether the datadir is in its place; nothing is put there before."""
         self._make_directories()
@@ -179,11 +182,34 @@ class Arena:
         async def prepare() -> None:
             await unrealizer.restore(self)
 
-        return IndexCalls(progress, offline, online, held, self.warn, prepare)
+        async def unwritable(error: BaseException) -> None:
+            self.trouble.found(error)
+            await self.trouble.wait()
+
+        return IndexCalls(progress, offline, online, held, self.warn, prepare, unwritable)
 
     def warn(self, text: str, hint: str) -> None:
         """Tell the user of something that needs attention."""
         self.events.emit(Warned(arena=self.name, text=text, hint=hint))
+
+    def _trouble_changed(self, error: StoreError | None) -> None:
+        if error is None:
+            _log.info("%s: what is done can be recorded again", self.name)
+            return
+        _log.warning("%s: nothing can be recorded, so nothing is done: %s", self.name, self.trouble.reason)
+        self.warn(f"nothing can be recorded, so nothing is done: {error}", error.hint)
+
+    async def keep(self) -> None:
+        """Flush, and make room where others fill the disk; every few seconds."""
+        try:
+            await self.blobs.flush()
+            if self.trouble.reason:
+                self.blobs.try_to_write()
+        except StoreError as error:
+            self.trouble.found(error)
+            return
+        self.trouble.over()
+        await self.relieve()
 
     @property
     def copies_elsewhere(self) -> int:
@@ -502,7 +528,12 @@ class Arena:
 
     async def aclose(self) -> None:
         """Flush and close; the lock is released last."""
-        await self.blobs.aclose()
-        db.close(self._conn)
-        self.audit.close()
-        self.lock.release()
+        try:
+            await self.blobs.aclose()
+            db.close(self._conn)
+        except StoreError as error:
+            # A full disk: what is recorded is safe, the rest is looked at again at the next start.
+            _log.warning("%s: the last things done were not recorded: %s", self.name, error)
+        finally:
+            self.audit.close()
+            self.lock.release()

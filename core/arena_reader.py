@@ -117,7 +117,8 @@ CHAIN = (
 MARK = (
     "WITH RECURSIVE up (depth, id, parent) AS (SELECT 0, id, parent FROM node WHERE id = ?"
     " UNION ALL SELECT depth + 1, node.id, node.parent FROM up JOIN node ON node.id = up.parent)"
-    " SELECT mark.mark, up.id FROM up JOIN mark ON mark.node = up.id ORDER BY depth LIMIT 1"
+    # CROSS: of few marks the planner would make the outer loop, and an index of all parents for it.
+    " SELECT mark.mark, up.id FROM up CROSS JOIN mark ON mark.node = up.id ORDER BY depth LIMIT 1"
 )
 EXPLICIT = "SELECT mark FROM mark WHERE node = ?"
 ENTRIES = (
@@ -262,7 +263,9 @@ class ArenaReader:
     def alternatives(self, inode: int) -> list[Alternative]:
         """Return the versions of a node of which none descends from another; this host's first."""
         entries = [EntryRow(*row) for row in self._conn.execute(ALL_ENTRIES, (inode,))]
-        return [Alternative(one.meta, tuple(map(self._key, one.peers))) for one in alternatives(entries)]
+        node = self.node(inode)
+        found = alternatives(entries, directory=node is not None and node.kind == Kind.DIR)
+        return [Alternative(one.meta, tuple(map(self._key, one.peers))) for one in found]
 
     def _key(self, peer: int) -> PeerKey | None:
         row = self._one(PEER, peer) if peer != LOCAL_PEER else None

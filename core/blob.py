@@ -122,9 +122,9 @@ class Blob:
                 self.ranges = self._recorded
                 raise
             if not self.removed:
+                self._settle(disk_bytes)  # also if the row cannot be written: the disk is in use
                 self._set_ranges(ranges, disk_bytes)
                 self._recorded = ranges
-                self._settle(disk_bytes)
 
     def _set_ranges(self, ranges: ByteRanges, disk_bytes: int) -> None:
         self._parts.rows.set_ranges(self.hash, ranges, disk_bytes)

@@ -47,6 +47,10 @@ _log = logging.getLogger("realize.core.blobs")
 __all__ = ["BlobStore", "blob_name"]
 
 _CLEAN = "blob_clean"
+_TRIED = "blob_tried"
+
+_SURVEYED_AT_ONCE = 16
+"""LIMIT: of the 256 directories, looked at in one trip to a worker at the start."""
 
 
 def _anything(_: Hash) -> bool:
@@ -118,13 +122,19 @@ class BlobStore:
         doubts = Doubts(clean, shelf.flushed, shelf.epoch, shelf.now_ns())
         shelf.rows.set_meta(_CLEAN, 0)
         report = ReconcileReport()
-        for first in range(256):
-            known = shelf.rows.files(first)
-            survey = await trio.to_thread.run_sync(
-                survey_directory, shelf.disk, shelf.root_fd, first, known, doubts, limiter=self.workers
+        for start in range(0, 256, _SURVEYED_AT_ONCE):
+            known = [(first, shelf.rows.files(first)) for first in range(start, start + _SURVEYED_AT_ONCE)]
+            surveys = await trio.to_thread.run_sync(
+                lambda known: [
+                    (first, survey_directory(shelf.disk, shelf.root_fd, first, files, doubts))
+                    for first, files in known
+                ],
+                known,
+                limiter=self.workers,
             )
-            if survey:
-                report.add(await self._reconcile(first, survey, doubts))
+            for first, survey in surveys:
+                if survey:
+                    report.add(await self._reconcile(first, survey, doubts))
         shelf.quota.used_bytes = shelf.rows.disk_bytes()
         shelf.epoch_used = not clean
         if report:
@@ -173,14 +183,24 @@ class BlobStore:
 
     async def aclose(self) -> None:
         """Flush and close; open blobs are recorded, their descriptors closed."""
-        with trio.CancelScope(shield=True):
-            for blob in list(self._shelf.open_blobs.values()):
-                blob.users = 1
-                await self.release(blob)
-            await self.flush()
-            self._shelf.write_counts()
-            self._shelf.rows.set_meta(_CLEAN, 1)
-        os.close(self._shelf.root_fd)
+        try:
+            with trio.CancelScope(shield=True):
+                for blob in list(self._shelf.open_blobs.values()):
+                    blob.users = 1
+                    await self.release(blob)
+                await self.flush()
+                self._shelf.write_counts()
+                self._shelf.rows.set_meta(_CLEAN, 1)
+        finally:
+            os.close(self._shelf.root_fd)
+
+    def try_to_write(self) -> None:
+        """Write a row of no meaning.
+
+        Raises:
+            StoreError: nothing can be recorded.
+        """
+        self._shelf.rows.set_meta(_TRIED, self._shelf.now_ns())
 
     # Looking
 
@@ -312,7 +332,7 @@ class BlobStore:
     async def release(self, blob: Blob) -> None:
         """Give an opened blob back; the last one out records its ranges and closes the file.
 
-        Shielded from cancellation. A failed flush is logged: its ranges are fetched again.
+        Shielded from cancellation. What cannot be written is logged: it is fetched or checked again.
         """
         with trio.CancelScope(shield=True):
             # RACE: others may open it, write and leave while this flushes; it stays counted till then.
@@ -320,18 +340,24 @@ class BlobStore:
                 try:
                     await blob.record()
                 except StoreError as error:
-                    _log.warning("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+                    _log.info("blob %s: %s; fetching that part again later", blob.hash.hex(), error)
+                    break
         blob.users -= 1
         if blob.users:
             return
         blob.release_charge()
         if self._shelf.open_blobs.get(blob.hash) is blob:
             del self._shelf.open_blobs[blob.hash]
-        blob.settle_file()
-        os.close(blob.fd)
-        if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
-            with trio.CancelScope(shield=True):
-                await self._shelf.remove([blob.hash])  # nothing of it ever came
+        try:
+            if not (blob.ranges or blob.doubted) and blob.size and not blob.removed:
+                with trio.CancelScope(shield=True):
+                    await self._shelf.remove([blob.hash])  # nothing of it ever came
+            else:
+                blob.settle_file()
+        except StoreError as error:
+            _log.info("blob %s is looked at again at the next start: %s", blob.hash.hex(), error)
+        finally:
+            os.close(blob.fd)
 
     # Completing
 

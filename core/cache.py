@@ -16,10 +16,20 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from core.changes import Changes
-from core.choice import LOCAL_PEER, NOTHING, EntryRow, Flag, Shown, choose, tombstone
+from core.choice import (
+    IMPLICIT_MODE,
+    LOCAL_PEER,
+    NOTHING,
+    EntryRow,
+    Flag,
+    Shown,
+    choose,
+    show_directory,
+    tombstone,
+)
 from core.counters import Counters
 from core.db import Connection, transaction
-from core.events import AnyEvent
+from core.events import AnyEvent, ConflictChanged
 from core.graves import Departed, Graves
 from core.history import History, Op
 from core.inodes import ArenaInodes
@@ -32,8 +42,6 @@ from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, Vector
 from core.versions import EMPTY, decode, encode, merge
 
 _log = logging.getLogger("realize.core.cache")
-
-_IMPLICIT_MODE = 0o755
 
 _TO_CACHE = (
     "SELECT n.parent, n.name, n.kind, n.size, n.mtime_ns, n.mode, n.hash, n.vector, e.holding, e.vector"
@@ -340,9 +348,9 @@ class ArenaCache:
         parent, name, before = row[0], row[1], Shown(*row[2:])
         entries = self.entries(node)
         after = choose(entries)
+        if after.kind != Kind.DIR and (node == self.root or self._has_visible_child(node)):
+            after = show_directory(entries, after)
         self._take_merged(node, entries, after)
-        if after.kind == Kind.NONE and (node == self.root or self._has_visible_child(node)):
-            after = after._replace(kind=int(Kind.DIR), mode=_IMPLICIT_MODE)
         if after.local == Holding.REAL:
             stay = Flag.UNREADABLE | (Flag.DAMAGED if after.hash == before.hash else Flag.NONE)
             after = after._replace(flags=after.flags | before.flags & stay)
@@ -356,6 +364,8 @@ class ArenaCache:
             (*after, node),
         )
         self.note_change(node, parent, name, before.kind, after.kind)
+        if before.kind == Kind.DIR and before.flags & ~after.flags & Flag.CONFLICT:
+            self.mark_dirty([node], subtree=True)  # what is in it could not be put where a file was
         if not after.local and any(entry.peer == LOCAL_PEER for entry in entries):
             self.mark_dirty([node])  # superseded here: it is to be replaced, to go, or to come back
 
@@ -402,29 +412,56 @@ class ArenaCache:
     def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
         if parent in (NO_PARENT, self.root):
             return
-        row = self.conn.execute("SELECT kind FROM node WHERE id = ?", (parent,)).fetchone()
-        if row is not None and (row[0] == Kind.NONE) == appeared:
-            if not appeared and row[0] != Kind.DIR:
-                return
-            self.refresh_implicit(parent, appeared=appeared)
-
-    def refresh_implicit(self, node: int, *, appeared: bool) -> None:
-        """Choose a directory again after an entry of it came or went."""
-        if not appeared:
-            self.refresh(node)
+        row = self.conn.execute("SELECT kind, flags FROM node WHERE id = ?", (parent,)).fetchone()
+        if row is None:
             return
+        kind, flags = row
+        if appeared and kind == Kind.NONE:
+            self._show_implicit(parent)
+        elif (kind != Kind.DIR) if appeared else (kind == Kind.DIR and not self._has_visible_child(parent)):
+            self.refresh(parent)
+            self._tell_conflict(parent, flags)
+
+    def _tell_conflict(self, node: int, before: int) -> None:
+        now = self.shown(node).flags
+        if (before ^ now) & Flag.CONFLICT:
+            path, resolved = self.tree.path(node), not now & Flag.CONFLICT
+            self.emit(ConflictChanged(arena=self.name, path=path, peers=(), resolved=resolved))
+
+    def _show_implicit(self, node: int) -> None:
+        """Show a directory of which nothing is known but that something is in it."""
         parent, name = self.tree.parent_and_name(node)
         self.conn.execute(
             "UPDATE node SET kind = ?, mode = ?, mtime_ns = ? WHERE id = ?",
-            (int(Kind.DIR), _IMPLICIT_MODE, time.time_ns(), node),
+            (int(Kind.DIR), IMPLICIT_MODE, time.time_ns(), node),
         )
         self.note_change(node, parent, name, Kind.NONE, Kind.DIR)
 
     def _has_visible_child(self, node: int) -> bool:
+        # From the end: where everything in a directory goes, the first names go first.
         row = self.conn.execute(
-            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 LIMIT 1", (node,)
+            "SELECT 1 FROM node WHERE parent = ? AND kind <> 0 ORDER BY name DESC LIMIT 1", (node,)
         ).fetchone()
         return row is not None
+
+    def visible_below(self, node: int) -> list[int]:
+        """Return what is shown below a node, the deepest first."""
+        rows: list[Any] = self.conn.execute(
+            "WITH RECURSIVE below (id, depth) AS (SELECT ?, 0 UNION ALL"
+            " SELECT n.id, b.depth + 1 FROM below b JOIN node n ON n.parent = b.id AND n.kind <> 0)"
+            " SELECT id FROM below WHERE depth > 0 ORDER BY depth DESC",
+            (node,),
+        ).fetchall()
+        return [row[0] for row in rows]
+
+    def files_in_the_way(self) -> set[int]:
+        """Return the paths that are shown as directories and are real files or links here."""
+        rows: list[Any] = self.conn.execute(
+            "SELECT n.id FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+            " WHERE n.flags <> 0 AND n.flags & ? AND n.kind = 2 AND e.kind <> 2",
+            (int(Flag.CONFLICT),),
+        ).fetchall()
+        return {row[0] for row in rows}
 
     # -- what this host holds
 
@@ -532,15 +569,19 @@ class ArenaCache:
     # -- work for churten
 
     def mark_dirty(self, nodes: Iterable[int], *, subtree: bool = False) -> None:
-        """Put nodes at the end of churten's queue, due now; inside `write`."""
+        """Put nodes at the end of churten's queue, due now; inside `write`.
+
+        A node of which the whole subtree is to be looked at stays one.
+        """
         rows = []
         for node in nodes:
             self._counter += 1
             rows.append((node, self._counter, int(subtree)))
         if rows:
             self.conn.executemany(
-                "INSERT OR REPLACE INTO dirty (node, counter, subtree, attempts, due_ns, reason)"
-                " VALUES (?, ?, ?, 0, 0, '')",
+                "INSERT INTO dirty (node, counter, subtree, attempts, due_ns, reason)"
+                " VALUES (?, ?, ?, 0, 0, '') ON CONFLICT (node) DO UPDATE SET counter = excluded.counter,"
+                " subtree = max(subtree, excluded.subtree), attempts = 0, due_ns = 0, reason = ''",
                 rows,
             )
             self.changes.dirty = True

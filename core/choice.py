@@ -16,6 +16,9 @@ from core.versions import EMPTY, Order, compare, merge
 LOCAL_PEER = 0
 """Number of this host in the column ``entry.peer``."""
 
+IMPLICIT_MODE = 0o755
+"""Mode of a directory that is there only because something is in it."""
+
 
 class Flag(enum.IntFlag):
     """Bits of ``node.flags``."""
@@ -106,6 +109,32 @@ def choose(entries: Sequence[EntryRow]) -> Shown:
     )
 
 
+def show_directory(entries: Sequence[EntryRow], shown: Shown) -> Shown:
+    """Return what a path shows that has something visible in it, given what its entries alone show.
+
+    It is a directory then, or what is in it could not be reached. A file or link that took its place is a
+    conflict: it changed nothing of what is in it, or that would be deleted.
+    """
+    if shown.kind == Kind.DIR:
+        return shown
+    if shown.kind == Kind.NONE:
+        return shown._replace(kind=int(Kind.DIR), mode=IMPLICIT_MODE)
+    flags = shown.flags | int(Flag.CONFLICT)
+    found = _directory(entries)
+    if found is None:
+        mtime_ns = shown.mtime_ns
+        return NOTHING._replace(kind=int(Kind.DIR), mode=IMPLICIT_MODE, mtime_ns=mtime_ns, flags=flags)
+    meta = _representative(found)
+    local = max((_local(entry) for entry in found.entries), default=0)
+    return Shown(Kind.DIR, meta.size, meta.mtime_ns, meta.mode, None, found.vector, None, local, flags)
+
+
+def _directory(entries: Sequence[EntryRow]) -> _Version | None:
+    """Return the version of a path that is a directory, outdated or not."""
+    versions = group_versions(entries)
+    return next((one for one in versions if not one.deleted and one.entries[0].kind == Kind.DIR), None)
+
+
 def show_single(entry: EntryRow) -> Shown:
     """Return what a node with this one entry shows."""
     if entry.holding == Holding.TOMBSTONE:
@@ -173,13 +202,28 @@ class Alternative(NamedTuple):
         return self.meta.holding == Holding.TOMBSTONE
 
 
-def alternatives(entries: Sequence[EntryRow]) -> list[Alternative]:
-    """Return the versions that none of the others descends from, that of this host first."""
-    found = [
-        Alternative(_representative(version), version.vector, tuple(sorted(e.peer for e in version.entries)))
-        for version in _maximal(group_versions(entries))
-    ]
-    return sorted(found, key=lambda one: (one.peers, one.meta.hash or b""))
+def alternatives(entries: Sequence[EntryRow], *, directory: bool = False) -> list[Alternative]:
+    """Return the versions that none of the others descends from, that of this host first.
+
+    With the ``directory`` that the path is shown as for what is in it, if it is not among them; held by
+    nobody where it is there for that alone.
+    """
+    versions = _maximal(group_versions(entries))
+    found = [_alternative(version) for version in versions]
+    if directory and not any(one.meta.kind == Kind.DIR and not one.deleted for one in found):
+        outdated = _directory(entries)
+        found.append(_alternative(outdated) if outdated is not None else _IMPLICIT)
+    return sorted(found, key=lambda one: (not one.peers, one.peers, one.meta.hash or b""))
+
+
+def _alternative(version: _Version) -> Alternative:
+    peers = tuple(sorted(entry.peer for entry in version.entries))
+    return Alternative(_representative(version), version.vector, peers)
+
+
+_IMPLICIT = Alternative(
+    EntryRow(LOCAL_PEER, int(Holding.REAL), int(Kind.DIR), 0, 0, IMPLICIT_MODE, None, EMPTY, None), EMPTY, ()
+)
 
 
 def _maximal(versions: list[_Version]) -> list[_Version]:

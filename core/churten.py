@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.api import HashingRow, Jobs
+from core.errors import StoreError
 from core.events import ChurtenChanged, EventBus
 from core.jobs import JobBoard
 from core.runner import ArenaRunner, Holders
@@ -90,8 +91,11 @@ class Churten:
     def links_changed(self) -> None:
         """Try again what waited for a peer."""
         for runner in self._runners.values():
-            for reason in PEER_REASONS:
-                runner.queue.retry(reason=reason)
+            try:
+                for reason in PEER_REASONS:
+                    runner.queue.retry(reason=reason)
+            except StoreError as error:
+                runner.arena.trouble.found(error)  # tried again when that is over
             runner.wake()
 
     def retry(self, arena: str, node: int | None) -> None:

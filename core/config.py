@@ -138,8 +138,8 @@ def deferred_keys(config: Config) -> tuple[str, ...]:
     """Return the keys in use that are accepted but have no effect yet, as in ``arena "docs": mountpoint``."""
     found = ["--metrics-addr"] if config.overrides.metrics_addr is not None else []
     for arena in config.arenas:
-        used = {"mountpoint": arena.mountpoint is not None, "min_copies": arena.min_copies != 1}
-        found += [f'arena "{arena.name}": {key}' for key, is_used in used.items() if is_used]
+        if arena.mountpoint is not None:
+            found.append(f'arena "{arena.name}": mountpoint')
     for peer in config.peers:
         limits = {"batch_rate_limit": peer.batch_rate_limit, "rate_limit": peer.rate_limit}
         found += [f'peer "{peer.name}": {key}' for key, limit in limits.items() if limit is not None]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from core.api import ArenaPath, ConflictRow, ConflictVersion, Resolved
-from core.choice import LOCAL_PEER, Alternative, EntryRow, Flag, alternatives
+from core.choice import LOCAL_PEER, Alternative, Flag, alternatives
 from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged, FileChange, FileChanged
 from core.history import Op
@@ -45,7 +45,7 @@ def conflict_rows(engine: Engine, arena: Arena, path: bytes) -> list[ConflictRow
 def _row(engine: Engine, arena: Arena, node: int, path: RelPath, flags: int) -> ConflictRow:
     shown = arena.cache.shown(node)
     versions = []
-    for one in alternatives(arena.cache.entries(node)):
+    for one in alternatives(arena.cache.entries(node), directory=shown.kind == Kind.DIR):
         is_shown = not one.deleted and (one.meta.hash, one.meta.target) == (shown.hash, shown.target)
         versions.append(
             ConflictVersion(
@@ -83,11 +83,12 @@ class Resolver:
         self._engine, self._arena, self._node = engine, arena, node
         self._path = arena.cache.tree.path(node)
         self._at = ArenaPath(arena.name, self._path)
-        if not arena.cache.shown(node).flags & (Flag.CONFLICT | Flag.REVIVED):
+        shown = arena.cache.shown(node)
+        if not shown.flags & (Flag.CONFLICT | Flag.REVIVED):
             raise UsageError(
                 f"{self._text} is in no conflict", hint="`realize conflicts list` shows those that are"
             )
-        self._versions = alternatives(arena.cache.entries(node))
+        self._versions = alternatives(arena.cache.entries(node), directory=shown.kind == Kind.DIR)
 
     @property
     def _text(self) -> str:
@@ -104,7 +105,9 @@ class Resolver:
         before = self._arena.cache.shown(self._node)
         beside: list[ArenaPath] = []
         if keep == BOTH:
-            kept = next((one for one in self._versions if LOCAL_PEER in one.peers), self._shown())
+            kept = self._shown()
+            if kept.meta.kind != Kind.DIR:
+                kept = next((one for one in self._versions if LOCAL_PEER in one.peers), kept)
             for one in self._versions:
                 if one is not kept and not one.deleted:
                     beside.append(await self._put_beside(one))
@@ -136,7 +139,9 @@ class Resolver:
     def _shown(self) -> Alternative:
         shown = self._arena.cache.shown(self._node)
         return next(
-            one for one in self._versions if not one.deleted and one.meta.hash == shown.hash
+            one
+            for one in self._versions
+            if not one.deleted and (one.meta.kind, one.meta.hash) == (shown.kind, shown.hash)
         )  # choose took it from these
 
     def _vector(self, node: int) -> Vector:
@@ -159,7 +164,7 @@ class Resolver:
             raise ChangedError(f"a version of {self._text} is not hashed yet", hint="try again soon")
         content = Hash(one.meta.hash)
         if not arena.blobs.held(content):
-            links = self._engine.holders(arena, self._node, content)
+            links = self._engine.sources(arena, self._node, content)
             if not links:
                 raise NoHolderError(
                     f"no connected peer holds that version of {self._text}",
@@ -171,12 +176,33 @@ class Resolver:
     # -- carrying it out
 
     async def _keep(self, one: Alternative) -> None:
+        if one.meta.kind != Kind.DIR and self._arena.cache.shown(self._node).kind == Kind.DIR:
+            if one.meta.kind == Kind.FILE and LOCAL_PEER not in one.peers:
+                await self._fetch(one)  # before anything goes
+            await self._clear_below()
+            now = self._arena.cache.shown(self._node)
+            if not now.flags & Flag.CONFLICT and (now.kind, now.hash) == (one.meta.kind, one.meta.hash):
+                return  # nothing else stood against it
         if LOCAL_PEER in one.peers:
             self._confirm()
         elif one.deleted:
             await self._delete()
         else:
             await self._take(one)
+
+    async def _clear_below(self) -> None:
+        """Delete what is in the directory that is not kept: on each host it goes to the trash."""
+        arena, cache = self._arena, self._arena.cache
+        cause = Cause(Reason.DELETED, cache.self_key)
+        for node in cache.visible_below(self._node):
+            local = cache.local_entry(node)
+            if local is not None and local.holding == Holding.REAL:
+                await put_real(arena, cache.tree.path(node), NewVersion(Kind.NONE), self._vector, cause)
+                continue
+            with cache.write():
+                vector = self._vector(node)
+                cache.trash_cached(node, cause.by, cause.why)
+                cache.put_tombstone(node, vector)
 
     def _confirm(self) -> None:
         """Give this host's own version a vector above all."""
@@ -194,12 +220,7 @@ class Resolver:
         with cache.write():
             vector = self._vector(node)
             cache.trash_cached(node, cause.by, cause.why)
-            tombstone = EntryRow(
-                LOCAL_PEER, int(Holding.TOMBSTONE), int(Kind.NONE), 0, 0, 0, None, vector, None
-            )
-            cache.put_entry(node, tombstone)
-            cache.history.append(node, Op.REMOVE)
-            cache.refresh(node)
+            cache.put_tombstone(node, vector)
 
     async def _take(self, one: Alternative) -> None:
         """Make a peer's version the one that is shown and held here."""

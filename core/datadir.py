@@ -11,6 +11,7 @@ to the last write of the store. So a stale look never overwrites a later one.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import trio
@@ -26,7 +27,7 @@ from core.hashqueue import HashQueue
 from core.ignore import IGNORE_FILE, Ignore
 from core.paths import display, split
 from core.ports import Found, LocalRow, LocalStore, Marked, Unhashed
-from core.scan import difference
+from core.scan import difference, is_unchanged
 from core.scanner import Scanner
 from core.types import Kind, RelPath
 from core.watch import Noticed, Watcher, What
@@ -169,12 +170,46 @@ class Datadir:
             self._busy += 1
             try:
                 now = trio.current_time()
+                recorded = await self._already_recorded(events)
                 for event in events:
-                    await self._notice(event, now)
+                    if event not in recorded:
+                        await self._notice(event, now)
                 self._rouse()
             finally:
                 self._busy -= 1
             await trio.lowlevel.checkpoint()
+
+    async def _already_recorded(self, events: Sequence[Noticed]) -> set[Noticed]:
+        """Return the arrivals of files that the store has just as they are: those that the engine placed.
+
+        That is a look at each, without a worker: thousands come at once, and all there is to do is nothing.
+        Whatever happens to such a file from here on has an event of its own.
+        """
+        arrived = [event for event in events if self._may_be_ours(event)]
+        if not arrived:
+            return set()
+        async with self._lock:  # who places files records them before it lets go
+            return {event for event in arrived if self._is_as_recorded(event.path)}
+
+    def _may_be_ours(self, event: Noticed) -> bool:
+        path = event.path
+        return (
+            event.what is What.MOVED_HERE
+            and not event.is_dir
+            and event.moved_from is None
+            and not (path in self._changes or path in self._settling or path in self._renamed_away)
+        )
+
+    def _is_as_recorded(self, path: RelPath) -> bool:
+        if self.deletions.waits(path):
+            return False
+        row = self._store.local_row(path)
+        if row is None or not row.hashed or row.unreadable:
+            return False
+        try:
+            return is_unchanged(row, os.stat(path, dir_fd=self._root_fd, follow_symlinks=False))
+        except OSError:
+            return False
 
     async def _notice(self, event: Noticed, now: float) -> None:
         path, what, is_dir, _ = event

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,11 @@ _log = logging.getLogger("realize.core.db")
 
 Connection = apsw.Connection
 
-_OWN = (apsw.bestpractice.connection_busy_timeout, apsw.bestpractice.library_logging)
+_OWN = (
+    apsw.bestpractice.connection_busy_timeout,
+    apsw.bestpractice.connection_wal,  # writes to what it opens, before anybody could look at it
+    apsw.bestpractice.library_logging,
+)
 """Practices that are done here in another way."""
 apsw.bestpractice.apply(tuple(f for f in apsw.bestpractice.recommended if f not in _OWN))
 
@@ -44,6 +49,9 @@ ARENA_APPLICATION_ID = 0x526C7A41  # "RlzA"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 8 * 1024
 _HEADER_BYTES = 100
+_CHECK_S = 0.3
+"""LIMIT: how long a start looks for damage in one database; some 100 MiB of it when cached."""
+_CHECK_STEPS = 2000
 
 _MIGRATIONS: dict[str, tuple[str, ...]] = {
     "global": ("global.sql",),
@@ -95,12 +103,13 @@ def examine(path: Path, kind: str) -> list[str]:
         StoreError: it is damaged beyond reading, from a newer version, or not ours.
     """
     conn = connect_readonly(path)
-    with _translated(path):
+    with _translated(path, kind):
         try:
             if int(conn.pragma("application_id")) != _APPLICATION_IDS[kind]:
-                raise StoreError(f"{path} is not a Realize {kind} database")
-            if int(conn.pragma("user_version")) > len(_MIGRATIONS[kind]):
-                raise StoreError(f"{path} is of a newer version", hint="upgrade Realize")
+                raise _foreign(path, kind)
+            _refuse_newer(path, kind, int(conn.pragma("user_version")))
+            if not conn.execute("SELECT count(*) FROM sqlite_schema").get:
+                raise _damaged(path, kind, "it holds no tables")
             rows = [str(row[0]) for row in conn.execute("PRAGMA quick_check(5)")]
         finally:
             conn.close()
@@ -125,6 +134,15 @@ def _refuse_foreign(path: Path, kind: str) -> None:
     empty = application_id == 0 and not any(header[40:44])
     if application_id != _APPLICATION_IDS[kind] and not empty:
         raise _foreign(path, kind)
+    _refuse_newer(path, kind, int.from_bytes(header[60:64], "big"))
+
+
+def _refuse_newer(path: Path, kind: str, version: int) -> None:
+    if version > len(_MIGRATIONS[kind]):
+        raise StoreError(
+            f"{path} is of version {version}, this program knows up to {len(_MIGRATIONS[kind])}",
+            hint="upgrade Realize; the database was left as it is",
+        )
 
 
 def _foreign(path: Path, kind: str) -> StoreError:
@@ -136,9 +154,14 @@ def _foreign(path: Path, kind: str) -> StoreError:
 
 def _open(path: Path, kind: str) -> Connection:
     _refuse_foreign(path, kind)
-    with _translated(path):
+    with _translated(path, kind):
         conn = apsw.Connection(str(path))
         conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        try:
+            _refuse_damaged(conn, path, kind)
+        except BaseException:
+            conn.close()
+            raise
         for name, value in (
             ("journal_mode", "wal"),
             ("synchronous", "normal"),
@@ -165,29 +188,52 @@ def _migrate(conn: Connection, path: Path, kind: str) -> None:
         _pragma(conn, "application_id", expected)
     elif application_id != expected:
         raise _foreign(path, kind)
-    if version > len(scripts):
-        raise StoreError(
-            f"{path} is of version {version}, this program knows up to {len(scripts)}",
-            hint="upgrade Realize; the database was left as it is",
-        )
+    _refuse_newer(path, kind, version)
     for number, script in enumerate(scripts[version:], start=version + 1):
         sql = importlib.resources.files("core").joinpath("sql", script).read_text()
         with conn:
             conn.execute(sql)
             _pragma(conn, "user_version", number)
-    if version:
-        _check(conn, path)
 
 
-def _check(conn: Connection, path: Path) -> None:
-    # The schema and the freelist only: a full check of a large database takes longer than a start may.
-    row = conn.execute("SELECT count(*) FROM sqlite_schema").get
-    if not row:
-        raise StoreError(f"{path} is damaged: it holds no tables", hint="run `realize doctor`")
+def _refuse_damaged(conn: Connection, path: Path, kind: str) -> None:
+    """Look through a database before anything is written to it, as far as the time allows.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    if not int(conn.pragma("user_version")):
+        return  # new
+    if not conn.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise _damaged(path, kind, "it holds no tables")
+    until_s = time.monotonic() + _CHECK_S
+    conn.set_progress_handler(lambda: time.monotonic() > until_s, _CHECK_STEPS)
+    try:
+        found = [str(row[0]) for row in conn.execute("PRAGMA quick_check(1)")]
+    except apsw.InterruptError:
+        return  # too large to be looked through now; `realize doctor` takes the time
+    finally:
+        conn.set_progress_handler(None)
+    if found != ["ok"]:
+        raise _damaged(path, kind, found[0])
+
+
+def _damaged(path: Path, kind: str, what: object) -> StoreError:
+    return StoreError(f"{path} is damaged: {what}", hint=f"stop the daemon and {rebuilding(path, kind)}")
+
+
+def rebuilding(path: Path, kind: str) -> str:
+    """Say how a damaged database is made anew, and what of it comes back."""
+    if kind == "arena":
+        return (
+            f"move {path} away: the tree is made again from the datadir, the blobs and the peers;"
+            " marks set on the datadir's files are read again, the others, the history and the trash are lost"
+        )
+    return f"move {path} away: it is made again from the arenas and the peers"
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path, kind: str = "") -> Iterator[None]:
     try:
         yield
     except apsw.FullError as error:
@@ -195,10 +241,8 @@ def _translated(path: Path) -> Iterator[None]:
     except apsw.IOError as error:
         raise StoreError(f"{path}: {error}", hint="check that disk; the system's log says more") from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreError(
-            f"{path} is damaged: {error}",
-            hint="run `realize doctor`; moving the file away makes a new one from the files and the peers",
-        ) from error
+        # While it is open nobody knows which kind it is.
+        raise _damaged(path, kind or "arena", error) from error
     except apsw.Error as error:
         raise StoreError(f"{path} cannot be used: {error}", hint="run `realize doctor`") from error
 
@@ -243,5 +287,7 @@ def durably(conn: Connection) -> Iterator[None]:
 def close(conn: Connection) -> None:
     """Checkpoint and close a writing connection; the write-ahead log is gone afterwards."""
     with _translated(_path_of(conn)):
-        conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        conn.close()
+        try:
+            conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            conn.close()

@@ -125,16 +125,22 @@ class Engine:
             counter.close()
         for arena in self.arenas.values():
             await arena.aclose()
-        db.close(self.conn)
-        self._global_lock.release()
+        try:
+            db.close(self.conn)
+        except StoreError as error:
+            _log.warning("the last things done were not recorded: %s", error)
+        finally:
+            self._global_lock.release()
 
     async def _maintain(self) -> None:
         """Flush now and then, and give back what is over the quota."""
         while True:
             await trio.sleep(_FLUSH_S)
             for arena in self.arenas.values():
-                await arena.blobs.flush()
-                await arena.relieve()
+                troubled = bool(arena.trouble.reason)
+                await arena.keep()
+                if troubled and not arena.trouble.reason:
+                    self._links_changed()  # those who wait for a peer may have missed one
 
     async def _trim(self) -> None:
         """Trim now and then."""
@@ -149,11 +155,11 @@ class Engine:
         """
         self.subscriptions.flush_acknowledgements()
         for arena in self.arenas.values():
-            arena.release_unwanted()
             cache = arena.cache
             keys = [self.peer_keys[peer.name] for peer in self.config.peers if _sees(peer.arenas, arena.name)]
             acknowledged = min((cache.acknowledged(key) for key in keys), default=cache.history.last)
             try:
+                arena.release_unwanted()
                 await trim(cache, acknowledged, int(time.time()) if now_s is None else now_s)
             except StoreError as error:
                 _log.warning("%s: history could not be trimmed: %s", arena.name, error)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from core.blobrows import Area
 from core.choice import LOCAL_PEER, EntryRow, Flag
 from core.paths import display
-from core.types import Hash, Holding, Kind, Mark, Vector
+from core.types import DURABLE, Hash, Holding, Kind, Mark, Vector
 from core.units import human_bytes
 from core.versions import Order, compare
 
@@ -138,4 +139,28 @@ def _next(engine: Engine, arena: Arena, node: int) -> str:
         return "fetched once its holder has hashed it"
     if mark is Mark.OWN and shown.kind == Kind.FILE and arena.offline and shown.local != Holding.REAL:
         return "it becomes a real file when the datadir is back"
-    return "nothing to do"
+    return _stays(engine, arena, node, mark) or "nothing to do"
+
+
+def _stays(engine: Engine, arena: Arena, node: int, mark: Mark) -> str:
+    """Say why a durable copy stays that nothing here wants; "" if that is not so."""
+    shown = arena.cache.shown(node)
+    if shown.kind != Kind.FILE or shown.hash is None or mark is Mark.OWN:
+        return ""
+    blob = arena.blobs.info(Hash(shown.hash))
+    kept = mark is Mark.WATCH and blob is not None and blob.held and blob.area is Area.PROTECTED
+    if shown.local != Holding.REAL and not (shown.local == Holding.CACHED and kept):
+        return ""
+    if shown.local == Holding.REAL and shown.flags & (Flag.CONFLICT | Flag.UNREADABLE | Flag.DAMAGED):
+        return ""
+    keys = arena.holder_keys(node, shown.hash, DURABLE)
+    needed = arena.copies_elsewhere
+    if len(keys) >= needed:
+        return ""
+    what = "it stays a real file" if shown.local == Holding.REAL else "it is not evicted"
+    has = (
+        "no other peer keeps"
+        if not keys
+        else f"only {len(keys)} other peer{'s keep' if len(keys) > 1 else ' keeps'}"
+    )
+    return f"{what}: {has} a copy of its own, {needed} ha{'s' if needed == 1 else 've'} to"

@@ -28,6 +28,7 @@ from core.api import HashingRow
 from core.config import ArenaConfig
 from core.datadir import Datadir
 from core.disk import open_root
+from core.errors import StoreError
 from core.ignore import Ignore
 from core.ports import LocalStore
 from core.presence import Presence, look_at
@@ -46,6 +47,10 @@ def _nothing(*_: object) -> None:
     """Be told and do nothing."""
 
 
+async def _at_once(_: BaseException) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 async def _nothing_first() -> None:
     """Do nothing before a datadir is looked at."""
 
@@ -58,6 +63,7 @@ class IndexCalls:
     wait for confirmation, 0 when they no longer do. ``warned(text, hint)``.
 
     ``prepare`` is waited for before the datadir, which is in its place, is scanned.
+    ``unwritable(error)``: the store cannot be written; returns when it is worth trying again.
     """
 
     progress: Callable[[HashingRow], None] = _nothing
@@ -66,6 +72,7 @@ class IndexCalls:
     held: Callable[[int], None] = _nothing
     warned: Callable[[str, str], None] = _nothing
     prepare: Callable[[], Awaitable[None]] = _nothing_first
+    unwritable: Callable[[BaseException], Awaitable[None]] = _at_once
 
 
 class _WentOfflineError(Exception):
@@ -179,11 +186,16 @@ class Index:
                     await self._look_again.wait()
                 self._look_again = trio.Event()
                 continue
-            self._store.set_datadir_id(presence.device, presence.ino)
             try:
+                self._store.set_datadir_id(presence.device, presence.ino)
                 await self._follow()
             except* _WentOfflineError as errors:
                 _log.debug("%s: %s", self._config.name, errors.exceptions)
+            except* StoreError as errors:
+                # Nothing that is seen can be recorded: all is looked at again when it can be.
+                self._go_offline("its database cannot be written", emptied=False)
+                await self._calls.unwritable(errors)
+                await trio.sleep(self._retry_s)
 
     async def _look(self, *, list_it: bool) -> Presence:
         known = self._store.datadir_id()

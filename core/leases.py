@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -217,8 +217,3 @@ def _is_there(root_fd: int, path: RelPath, identity: Identity) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and identity.matches(found)
-
-
-def enough(confirmed: Mapping[int, int], copies: int) -> list[int]:
-    """Return the nodes that enough peers confirmed."""
-    return [node for node, count in confirmed.items() if count >= copies]

@@ -325,7 +325,8 @@ class LocalEntries:
                 directory, name = split(result.path)
                 parent = cache.tree.ensure_dir(directory)
                 row: Any = cache.conn.execute(
-                    "SELECT n.id, e.hash, (SELECT count(*) FROM entry o WHERE o.node = n.id), e.vector"
+                    "SELECT n.id, e.hash, (SELECT count(*) FROM entry o WHERE o.node = n.id) + (n.kind <> 1),"
+                    " e.vector"
                     " FROM node n JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
                     " WHERE n.parent = ? AND n.name = ? AND e.size = ? AND e.mtime_ns = ? AND e.ino = ?",
                     (parent, name, result.size, result.mtime_ns, result.ino),

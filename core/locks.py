@@ -6,11 +6,12 @@ process ends, so a leftover file locks nothing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from core.errors import StoreError, StoreLockedError
+from core.errors import NoSpaceError, StoreError, StoreLockedError
 
 
 class DirectoryLock:
@@ -21,7 +22,7 @@ class DirectoryLock:
 
         Raises:
             StoreLockedError: another process holds it; the message names its pid.
-            StoreError: the file cannot be made.
+            StoreError: the file cannot be made or written.
         """
         self.path = path
         try:
@@ -41,8 +42,15 @@ class DirectoryLock:
                 pid=pid,
                 hint="stop it first, or attach to it with `realize tui`",
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._fd)
+            text = f"{path} cannot be written: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceError(text, hint="free space on that disk") from error
+            raise StoreError(text, hint="check that disk; the system's log says more") from error
 
     def _owner(self) -> int:
         text = os.pread(self._fd, 32, 0).strip()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from core.disk import DIR_FLAGS, open_beneath
+from core.errors import StoreError
 from core.markattr import ATTRIBUTE, parse
 from core.types import Holding, RelPath
 
@@ -113,7 +114,12 @@ class MarkWriter:
         await self._arena.looked_at.wait()
         while True:
             if marks.unwritten and not self._arena.offline:
-                await self._write(datadir)
+                try:
+                    await self._write(datadir)
+                except StoreError as error:
+                    self._arena.trouble.found(error)
+                    await self._arena.trouble.wait()
+                    continue
             await self._wake.wait()
             self._wake = trio.Event()
 

@@ -140,15 +140,21 @@ class Directories:
         return fd
 
 
-def place(datadir: Path, placements: Sequence[Placement]) -> list[Placed]:
+def place(datadir: Path, placements: Sequence[Placement], *, ino: int | None = None) -> list[Placed]:
     """Carry out placements; parallel to the result. One that fails does not stop the others.
 
+    ``ino`` is the inode number of the datadir that was indexed, None when it is not known.
+
     Raises:
-        OSError: the datadir itself cannot be opened.
+        OSError: the datadir itself cannot be opened, or another directory is in its place.
     """
     with ExitStack() as stack:
         root_fd = os.open(datadir, DIR_FLAGS)
         stack.callback(os.close, root_fd)
+        # RACE: it may have been replaced since the index looked. What is put into another directory is missed
+        # when the right one is back, and would be taken for deleted by the user.
+        if ino is not None and os.fstat(root_fd).st_ino != ino:
+            raise OSError(errno.ESTALE, "another directory is in its place", os.fspath(datadir))
         directories = Directories(root_fd, stack)
         return [_guarded(directories, placement) for placement in placements]
 

@@ -46,7 +46,15 @@ def action_for(arena: Arena, work: Work) -> Action:
             and entry.hash == work.hash,
         )
     )
+    if action is Action.REALIZE and _is_obstructed(arena, work.node):
+        # A file is where its directory is to be, which is a conflict: the content is held beside.
+        return Action.CACHE if work.kind is Kind.FILE and not work.local else Action.NOTHING
     return _unless_renamed(arena, work, action)
+
+
+def _is_obstructed(arena: Arena, node: int) -> bool:
+    obstacles = arena.cache.files_in_the_way()
+    return bool(obstacles) and not obstacles.isdisjoint(arena.cache.tree.ancestors(node))
 
 
 def _unless_renamed(arena: Arena, work: Work, action: Action) -> Action:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,9 @@ async def put_real(
                 displaced if replaces is not None else None,
             )
             with trio.CancelScope(shield=True):
-                (placed,) = await trio.to_thread.run_sync(place, datadir, [placement])
+                known = arena.local.datadir_id()
+                ino = known[1] if known is not None else None
+                (placed,) = await trio.to_thread.run_sync(partial(place, datadir, [placement], ino=ino))
                 _check(path, placed)
                 _record(arena, path, version, vector, placed, cause)
     finally:
@@ -140,10 +143,10 @@ async def _copy_out(arena: Arena, content: Hash | None) -> Path:
 
 def _identity(arena: Arena, node: int) -> Identity | None:
     row: Any = arena.cache.conn.execute(
-        "SELECT size, mtime_ns, ino FROM entry WHERE node = ? AND peer = 0 AND holding = ?",
+        "SELECT size, mtime_ns, ino, kind = 2 FROM entry WHERE node = ? AND peer = 0 AND holding = ?",
         (node, int(Holding.REAL)),
     ).fetchone()
-    return Identity(*row) if row else None
+    return Identity(row[0], row[1], row[2], is_dir=bool(row[3])) if row else None
 
 
 def _check(path: RelPath, placed: Placed) -> None:

@@ -3,6 +3,9 @@
 Pure but for the figures of the filesystem, which come from a callable. Bytes are blocks in use on the
 disk, not lengths of contents.
 
+Without `leave` some is left as well: a cache that fills the disk would keep its own database from recording
+anything, even that something was evicted.
+
 INVARIANT: ``used + reserved <= max`` and ``free - reserved >= leave`` after every `reserve`; data is
 written only against a reservation.
 """
@@ -14,6 +17,9 @@ from collections.abc import Callable
 from core.blobdisk import DiskSpace
 from core.config import DiskUsage, Share
 from core.units import human_bytes
+
+HEADROOM_BYTES = 16 * 1024 * 1024
+"""LIMIT: left free where no `leave` is set: databases and their logs need it."""
 
 SLACK_BYTES = 16 * 1024
 """LIMIT: blocks that a filesystem may add for the extents of one sparse file (ext4: 340 extents each)."""
@@ -44,15 +50,15 @@ class Quota:
     def capacity_bytes(self) -> int:
         """What could be used if the disk had nothing else to do: the share that uses are weighed against."""
         space = self._space()
-        capacity = self.used_bytes + space.free_bytes
-        if self._usage.leave is not None:
-            capacity -= self._floor(space)
+        capacity = self.used_bytes + space.free_bytes - self._floor(space)
         limit = self.max_bytes
         return max(1, capacity if limit is None else min(limit, capacity))
 
     def _floor(self, space: DiskSpace) -> int:
         leave = self._usage.leave
-        return int(leave.fraction * space.total_bytes) if isinstance(leave, Share) else leave or 0
+        if leave is None:
+            return HEADROOM_BYTES
+        return int(leave.fraction * space.total_bytes) if isinstance(leave, Share) else leave
 
     def configure(self, usage: DiskUsage) -> None:
         """Take other limits from now on."""
@@ -69,10 +75,8 @@ class Quota:
         limit = self.max_bytes
         if limit is not None:
             short = self.used_bytes + self.reserved_bytes + count - limit
-        if self._usage.leave is not None:
-            space = self._space()
-            short = max(short, self._floor(space) + self.reserved_bytes + count - space.free_bytes)
-        return max(0, short)
+        space = self._space()
+        return max(0, short, self._floor(space) + self.reserved_bytes + count - space.free_bytes)
 
     def reason(self, count: int) -> str:
         """Say why ``count`` bytes cannot be reserved."""
@@ -80,7 +84,10 @@ class Quota:
         if limit is not None and self.used_bytes + self.reserved_bytes + count > limit:
             most, used = human_bytes(limit), human_bytes(self.used_bytes + self.reserved_bytes)
             return f"it may use {most}, {used} are in use and {human_bytes(count)} more are needed"
-        return f"{human_bytes(self._space().free_bytes)} are free on the disk, which `leave` keeps free"
+        space = self._space()
+        keeps = "the databases need" if self._usage.leave is None else "`leave` keeps"
+        free, floor = human_bytes(space.free_bytes), human_bytes(self._floor(space))
+        return f"{free} are free on the disk, of which {keeps} {floor}"
 
     def reserve(self, count: int) -> None:
         """Take ``count`` bytes that `shortage` says are there."""

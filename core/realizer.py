@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,7 +191,9 @@ class Realizer:
         stale = [self._is_stale(work) for work, _ in works]
         todo = [placement for placement, old in zip(placements, stale, strict=True) if not old]
         try:
-            done = await trio.to_thread.run_sync(place, datadir, todo, limiter=self._limiter)
+            known = self._arena.local.datadir_id()
+            put = partial(place, datadir, todo, ino=known[1] if known is not None else None)
+            done = await trio.to_thread.run_sync(put, limiter=self._limiter)
         except OSError as error:
             done = [Placed(error=error)] * len(todo)
         results = iter(done)

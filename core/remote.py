@@ -258,7 +258,7 @@ class _GroupWriter:
             cache.refresh(node)
         else:
             cache.conn.execute(_INSERT_ENTRY, (node, *entry, self._stamp))
-            if alone and entry.holding != Holding.TOMBSTONE and entry.kind != Kind.DIR:
+            if alone and entry.holding != Holding.TOMBSTONE and Kind.DIR not in (entry.kind, before):
                 cache.conn.execute(_UPDATE_SINGLE, (*show_single(entry)[:7], node))
                 cache.note_change(node, self._parent, name, before.kind, entry.kind)
             else:

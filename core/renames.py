@@ -172,6 +172,7 @@ class Renamer:
         if found.kind == Kind.DIR:
             swap_places(cache, node, other)
             swap_claims(cache, node, other)
+            cache.tree.moved()  # what is below it may be remembered though the directory itself is not
         else:
             exchange(cache, node, other)
         move_marks(cache, node, other)

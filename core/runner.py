@@ -14,7 +14,7 @@ import trio
 
 from core.api import ArenaPath, JobRow
 from core.blobrows import Area
-from core.errors import NetError, NoHolderError, NoRoomError, RealizeError
+from core.errors import NetError, NoHolderError, NoRoomError, RealizeError, StoreError
 from core.events import JobPhase
 from core.history import Op
 from core.jobs import EndIfCancelled, Job, JobBoard
@@ -81,10 +81,18 @@ class ArenaRunner:
         self.wake()
 
     async def run(self) -> None:
-        """Take work out of the queue, for ever."""
+        """Take work out of the queue, for ever; while nothing can be recorded, nothing is done either."""
+        await self.arena.looked_at.wait()
+        while True:
+            await self.arena.trouble.wait()
+            try:
+                await self._run()
+            except* StoreError as group:
+                self.arena.trouble.found(group)
+
+    async def _run(self) -> None:
         self.active.clear()
         self.queue.retry_for_room()  # the quota may be another one now
-        await self.arena.looked_at.wait()
         async with trio.open_nursery() as nursery:
             while True:
                 # What comes up while the queue is gone through from here on ends the wait after it.
@@ -404,7 +412,7 @@ class ArenaRunner:
                     rate=0.0,
                     eta_s=None,
                     peers=(),
-                    reason=reason,
+                    reason=self.arena.trouble.reason or reason,
                     retry_s=retry_s,
                 )
             )

@@ -168,7 +168,7 @@ def _compare(
         hashing = row is None or not row.hashed
         if found.st_ctime_ns >= since_ns and (since_ns or not hashing):
             _read_mark(directory, name, found.st_ino, fd, walked)
-        if row is not None and _unchanged(row, found):
+        if row is not None and is_unchanged(row, found):
             del directory.known[name]
             if row.unreadable:
                 walked.doubtful.append(join(path, name))
@@ -204,7 +204,8 @@ def _read_mark(directory: Directory, name: bytes, ino: int, fd: int, walked: Wal
         walked.marks.append(Marked(join(directory.path, name), ino, value))
 
 
-def _unchanged(row: LocalRow, found: os.stat_result) -> bool:
+def is_unchanged(row: LocalRow, found: os.stat_result) -> bool:
+    """Say whether what ``lstat`` found is the file that the store knows, and as it knows it."""
     return (
         row.mtime_ns == found.st_mtime_ns
         and row.size == found.st_size

@@ -116,6 +116,7 @@ class Scanner:
         self._wake_adopt = trio.Event()
         self._unreadable: set[RelPath] = set()
         self._renaming: set[RelPath] = set()
+        self._passed_over: set[RelPath] = set()
         self._limit_told = False
         self._since_ns = since(store.scanned_ns(), time.time_ns())
 
@@ -146,8 +147,15 @@ class Scanner:
         self._wake_adopt.set()
 
     def is_renaming(self, path: RelPath) -> bool:
-        """Say whether the path is below a directory whose rename is being recorded."""
-        return any(is_below(path, old) for old in self._renaming)
+        """Say whether the path is below a directory whose rename is being recorded.
+
+        If so it is looked at again once that is done: of directories that change places, what was in one is
+        not in the other.
+        """
+        renaming = any(is_below(path, old) for old in self._renaming)
+        if renaming:
+            self._passed_over.add(path)
+        return renaming
 
     def seen_dir(self, path: RelPath) -> None:
         """Try again a directory that could not be read, because something about it changed."""
@@ -353,7 +361,10 @@ class Scanner:
                 await self._walk([directory], self._pass_on)
         finally:
             self._renaming.discard(moved_from)
-            self._follower.look_soon(moved_from)
+            again = {path for path in self._passed_over if is_below(path, moved_from)}
+            self._passed_over -= again
+            for path in (moved_from, *again):
+                self._follower.look_soon(path)
 
     async def _pass_on(self, walked: Walked) -> None:
         for item in walked.found:

@@ -144,7 +144,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(*engine.health, *self._held_deletes(), *self._without_room()),
+            health=(*engine.health, *self._troubles(), *self._held_deletes(), *self._without_room()),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -165,6 +165,13 @@ class Service:
             offline=arena.offline,
             held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
+
+    def _troubles(self) -> list[str]:
+        return [
+            f"{arena.name}: nothing can be recorded: {arena.trouble.reason}"
+            for arena in self._engine.arenas.values()
+            if arena.trouble.reason
+        ]
 
     def _held_deletes(self) -> list[str]:
         """Return a line for each arena whose deletions wait for the user."""

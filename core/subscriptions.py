@@ -104,8 +104,10 @@ class Subscriptions:
                             await link.acknowledge(arena.name, batch.uuid, batch.seq)
             except StoreError as error:
                 self._current.discard((link.key, arena.name))
-                _log.warning("what %s says of %s cannot be stored: %s", link.name, arena.name, error)
+                _log.info("what %s says of %s cannot be stored: %s", link.name, arena.name, error)
+                arena.trouble.found(error)
                 await trio.sleep(_STORE_RETRY_S)
+                await arena.trouble.wait()
             except NetError as error:
                 _log.debug("subscription to %s of %s ended: %s", arena.name, link.name, error)
                 return
@@ -146,8 +148,12 @@ class Subscriptions:
         """Write what peers have acknowledged."""
         for (key, name), seq in self._acked.items():
             cache = self._arenas[name].cache
-            if cache.acknowledged(key) != seq:
-                cache.set_acknowledged(key, seq)
+            try:
+                if cache.acknowledged(key) != seq:
+                    cache.set_acknowledged(key, seq)
+            except StoreError as error:
+                # Written later, or the peer is told again what it knows: both are harmless.
+                _log.debug("the position of a peer in %s is not recorded: %s", name, error)
 
     def close(self) -> None:
         """Write what is to be known at the next start."""

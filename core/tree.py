@@ -85,9 +85,15 @@ class Tree:
         if known is not None:
             return known
         parent_path, name = split(path)
-        parent = self._ids.get(parent_path)
-        if parent is not None:
-            return self.child(parent, name)
+        parent = self._ids.get(parent_path) if parent_path else self.root
+        if parent is None:
+            parent = self._walk(parent_path)
+            if parent is None:
+                return None
+            self.remember(RelPath(parent_path), parent)  # mostly there is more to be found in it
+        return self.child(parent, name)
+
+    def _walk(self, path: bytes) -> Inode | None:
         node: Inode | None = self.root
         for component in path.split(b"/"):
             node = self.child(node, component) if node is not None else None

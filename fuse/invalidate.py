@@ -107,7 +107,8 @@ class Invalidator:
             else:
                 pyfuse3.invalidate_inode(inode, attr_only=what == "attributes")
         except OSError as error:
-            if error.errno in _NO_MOUNT:
+            # RACE: ENOSYS before the kernel has said its first word; until then it has nothing cached.
+            if error.errno in _NO_MOUNT or error.errno == errno.ENOSYS:
                 _log.debug("the mount is gone: %s", error)
             elif error.errno not in _UNKNOWN:
                 _log.warning("the kernel keeps an outdated %s of inode %d: %s", what, inode, error)

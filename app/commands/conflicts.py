@@ -81,7 +81,7 @@ def _version_json(one: ConflictVersion) -> dict[str, Any]:
 
 def _version_row(one: ConflictVersion) -> list[str]:
     holders = ", ".join([*(["local"] if one.here else []), *map(display, one.peers)])
-    first = f"  {'*' if one.shown else ' '} {holders}"
+    first = f"  {'*' if one.shown else ' '} {holders or '(what is in it)'}"
     if one.kind is Kind.NONE:
         return [first, "deleted", "", "", ""]
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.mtime_ns / 1e9))

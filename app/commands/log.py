@@ -91,7 +91,7 @@ def _print(line: LogLine, as_json: bool, *, now: bool) -> None:
         )
         return
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at_ns / 1e9))
-    what = output.styled(f"{line.what:<9}", _STYLES.get(line.what, ""))
+    what = output.styled(f"{line.what:<10}", _STYLES.get(line.what, ""))
     why = f"{line.cause} {display(line.peer)}".strip()
     detail = f"  {display(line.detail)}" if line.detail and line.detail != line.peer else ""
     print(f"{output.styled(when, 'dim')}  {what}  {shown_path(line.at)}  [{why}]{detail}", flush=now)

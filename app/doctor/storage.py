@@ -149,19 +149,13 @@ def _database(path: Path, kind: str) -> Check:
     try:
         problems = db.examine(path, kind)
     except StoreError as error:
-        return Check(name, False, str(error), error.hint or _rebuild(path, kind))
+        return Check(
+            name, False, str(error), error.hint or f"stop the daemon and {db.rebuilding(path, kind)}"
+        )
     if problems:
-        return Check(name, False, f"damaged: {problems[0]}", _rebuild(path, kind))
+        fix = f"stop the daemon and {db.rebuilding(path, kind)}"
+        return Check(name, False, f"damaged: {problems[0]}", fix)
     return Check(name, True, "whole")
-
-
-def _rebuild(path: Path, kind: str) -> str:
-    rebuilt = (
-        "the tree is read again from the datadir and the peers; marks and cached content are lost"
-        if kind == "arena"
-        else "it is made again from the arenas"
-    )
-    return f"stop the daemon and move {path} away: {rebuilt}"
 
 
 def _inotify(config: Config) -> Iterator[Check]:

@@ -207,10 +207,12 @@ def test_config_check_of_a_good_config_says_so(realize: Realize, tmp_path: Path)
 
 def test_config_check_tells_keys_without_effect(realize: Realize, tmp_path: Path) -> None:
     path = tmp_path / "realize.toml"
-    path.write_text('[[arena]]\nname = "docs"\nworkdir = "w"\nmin_copies = 2\n')
+    (tmp_path / "d").mkdir()
+    arena = 'name = "docs"\nworkdir = "w"\ndatadir = "d"\nmountpoint = "o"\n'
+    path.write_text(f'[node]\nmount = "m"\n[[arena]]\n{arena}')
     outcome = realize("--config", path, "config", "check")
     assert outcome.code == 0
-    assert 'arena "docs": min_copies' in outcome.err
+    assert 'arena "docs": mountpoint' in outcome.err
 
 
 # Errors and help

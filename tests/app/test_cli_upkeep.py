@@ -101,6 +101,7 @@ def _conflict(household: Household) -> None:
     household.anna.write("plan.txt", b"anna's plan")
     household.bert.write("plan.txt", b"bert's plan!")
     household.rest()
+    household.do(household.anna.mark, "", Mark.OWN)
     household.link()
 
 

@@ -169,6 +169,30 @@ async def test_many_entries_come_in_parts(cache: ArenaCache) -> None:
     assert len(dict(items_of(batches))) == 2500
 
 
+async def test_many_renames_come_in_smaller_parts(cache: ArenaCache) -> None:
+    local, number = LocalEntries(cache), 350
+    local.record([Found(ROOT, b"old", Kind.DIR, 0, 1, 0o755, 1)])
+    local.record([found(b"%04d" % at, directory=b"old") for at in range(number)])
+    announcer = Announcer(cache)
+    seq = cache.history.last
+    assert local.renamed(Found(ROOT, b"new", Kind.DIR, 0, 1, 0o755, 1, hash_from=RelPath(b"old")))
+    batches = [
+        batch async for batch in _until(announcer.batches(cache.history.uuid, seq), cache.history.last)
+    ]
+    assert max(batch.count() for batch in batches) <= 200
+    told = dict(items_of(batches))
+    assert {path.partition(b"/")[0] for path in told} == {b"old", b"new"}
+    assert len(told) == 2 * (number + 1)
+
+
+async def _until(batches: AsyncIterator[Batch], seq: int) -> AsyncIterator[Batch]:
+    with trio.fail_after(5):
+        async for batch in batches:
+            yield batch
+            if batch.seq >= seq:
+                return
+
+
 async def test_history_is_trimmed_by_acknowledgement_age_and_number(
     cache: ArenaCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, choose
+from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, alternatives, choose, show_directory
 from core.types import Holding, Kind, PeerKey, Vector
 from core.versions import EMPTY, Order, compare, encode, merge
 
@@ -204,3 +204,16 @@ def test_what_is_deleted_has_no_metadata(entries: list[EntryRow]) -> None:
     shown = choose(entries)
     assert (shown.size, shown.mtime_ns, shown.mode, shown.hash, shown.local) == (0, 0, 0, None, 0)
     assert shown.vector == merge(Vector(entry.vector) for entry in entries) or shown.vector == EMPTY
+
+
+def test_what_has_something_in_it_is_a_directory_and_a_file_in_its_place_a_conflict() -> None:
+    outdated, replaced = folder(2, mode=0o700, a=1), real(1, H1, a=1, b=1)
+    shown = show_directory([replaced, outdated], choose([replaced, outdated]))
+    assert (shown.kind, shown.mode, shown.flags) == (Kind.DIR, 0o700, Flag.CONFLICT)
+    assert shown.vector == outdated.vector
+    found = alternatives([replaced, outdated], directory=True)
+    assert [(one.meta.kind, one.peers) for one in found] == [(Kind.FILE, (1,)), (Kind.DIR, (2,))]
+    alone = show_directory([replaced], choose([replaced]))
+    assert (alone.kind, alone.local, alone.flags) == (Kind.DIR, 0, Flag.CONFLICT)
+    found = alternatives([replaced], directory=True)
+    assert [(one.meta.kind, one.peers) for one in found] == [(Kind.FILE, (1,)), (Kind.DIR, ())]

@@ -107,7 +107,6 @@ cert_file = "server.pem"
     assert (deaf.address, deaf.arenas, deaf.rate_limit) == (None, None, None)
     assert deferred_keys(found) == (
         'arena "docs": mountpoint',
-        'arena "docs": min_copies',
         'peer "server": batch_rate_limit',
         'peer "server": rate_limit',
     )

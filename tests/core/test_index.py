@@ -19,8 +19,8 @@ from inotify_simple import Event, flags
 from core.api import HashingRow
 from core.config import ArenaConfig
 from core.index import Index, IndexCalls
-from core.ports import Found, LocalRow
-from core.types import Kind, RelPath
+from core.ports import Found, Hashed, LocalRow
+from core.types import Hash, Kind, RelPath
 from core.watch import Noticed, Watcher
 from tests.fakes.local_store import MemoryStore
 
@@ -489,6 +489,36 @@ async def test_what_the_engine_does_while_it_holds_the_index_is_no_local_change(
         await until(index.idle)
         assert [what for what, _ in arena.store.log] == ["hashed"]
         assert arena.is_in_step()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("change", ["none", "written", "replaced", "deleted", "moved away and back"])
+async def test_what_the_user_does_to_a_file_that_was_just_placed_is_seen(arena: Arena, change: str) -> None:
+    arena.data.parent.joinpath("blob").write_bytes(b"from a peer")
+    arena.data.parent.joinpath("other").write_bytes(b"another's")
+    file = arena.data / "f"
+    async with arena.running() as index:
+        async with index.exclusive():
+            (arena.base / "blob").rename(file)
+            found = _found("f", file.stat())
+            arena.store.record([found])
+            content = Hash(blake3(b"from a peer").digest())
+            arena.store.hashed([Hashed(RelPath(b"f"), found.size, found.mtime_ns, found.ino, content, None)])
+            arena.store.log.clear()
+            match change:
+                case "written":
+                    file.write_bytes(b"by the user")
+                case "replaced":
+                    (arena.base / "other").rename(file)
+                case "deleted":
+                    file.unlink()
+                case "moved away and back":
+                    file.rename(arena.base / "away")
+                    (arena.base / "away").rename(file)
+        await until(index.idle)
+        assert arena.is_in_step()
+        if change in ("none", "moved away and back"):
+            assert arena.store.log == []
 
 
 def _found(name: str, found: os.stat_result) -> Found:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core import db
+from core.config import ArenaConfig, Config, NodeConfig
 from core.db import Connection, transaction
+from core.engine import Engine
+from core.errors import StoreError
 from core.inodes import (
     GLOBAL_OWNER,
     RESERVED_LAST,
@@ -19,7 +25,11 @@ from core.inodes import (
     allocate_global,
     allocate_range,
     owner_of,
+    restore_ranges,
 )
+from core.types import PeerKey, RelPath
+
+KEY = PeerKey(b"12345678")
 
 
 @pytest.fixture
@@ -122,3 +132,95 @@ def test_global_inodes_are_never_given_twice(conn: Connection) -> None:
         given.append(allocate_global(conn))
     assert len(set(given)) == 151
     assert all(owner_of(conn, inode) == GLOBAL_OWNER for inode in given)
+
+
+# -- a database of a whole host is deleted
+
+
+async def _inodes(base: Path, *names: str) -> dict[str, list[int]]:
+    """Start a host with these arenas, each with some new nodes; return all inodes of each, the root first.
+
+    Under "" are those of the directories above the arenas.
+    """
+    arenas = tuple(ArenaConfig(name, base / name.replace("/", "-"), None) for name in names)
+    node = NodeConfig("anna", base / "id.pem", (), None, False, base / "socket")
+    engine = Engine(Config(base / "realize.toml", node, base / "cache.db", arenas, ()), KEY, {})
+    found: dict[str, list[int]] = {}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        for name, arena in engine.arenas.items():
+            with arena.cache.write():
+                arena.cache.tree.ensure_dir(RelPath(b"/".join([b"d"] * 30)))
+            rows: list[Any] = arena.cache.conn.execute("SELECT id FROM node ORDER BY id").fetchall()
+            found[name] = [arena.cache.root, *(row[0] for row in rows if row[0] != arena.cache.root)]
+        above: list[Any] = engine.conn.execute("SELECT id FROM directory WHERE arena IS NULL").fetchall()
+        found[""] = [row[0] for row in above]
+        owned = {name: {owner_of(engine.conn, inode) for inode in inodes} for name, inodes in found.items()}
+        assert owned == {name: {name} if inodes else set() for name, inodes in found.items()}
+        nursery.cancel_scope.cancel()
+    everything = [inode for inodes in found.values() for inode in inodes]
+    assert len(set(everything)) == len(everything), "an inode was given twice"
+    return found
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@pytest.mark.trio
+async def test_an_arena_without_its_database_gets_its_range_and_its_root_again(tmp_path: Path) -> None:
+    before = await _inodes(tmp_path, "docs", "media/music")
+    _delete(tmp_path / "docs" / "arena.db")
+    after = await _inodes(tmp_path, "docs", "media/music", "new")
+    assert after["docs"] == before["docs"]
+    assert after["media/music"] == before["media/music"]
+
+
+@pytest.mark.trio
+async def test_a_new_global_database_learns_what_the_arenas_have(tmp_path: Path) -> None:
+    before = await _inodes(tmp_path, "docs", "media/music")
+    _delete(tmp_path / "cache.db")
+    after = await _inodes(tmp_path, "a/new/one", "media/music", "docs")
+    assert after["docs"] == before["docs"]
+    assert after["media/music"] == before["media/music"]
+    assert min(after["a/new/one"]) > max(before["docs"] + before["media/music"])
+
+
+@pytest.mark.trio
+async def test_a_host_without_any_database_begins_anew(tmp_path: Path) -> None:
+    before = await _inodes(tmp_path, "docs", "media/music")
+    for path in ("cache.db", "docs/arena.db", "media-music/arena.db"):
+        _delete(tmp_path / path)
+    assert await _inodes(tmp_path, "docs", "media/music") == before
+
+
+@pytest.mark.trio
+async def test_a_database_of_before_ranges_were_kept_still_knows_them(tmp_path: Path) -> None:
+    before = await _inodes(tmp_path, "docs", "media/music")
+    conn = db.open_arena(tmp_path / "docs" / "arena.db")
+    for table in ("inode_range", "departed", "grave"):
+        conn.execute(f"DROP TABLE {table}")
+    conn.execute("PRAGMA user_version = 3")
+    conn.close()
+    _delete(tmp_path / "cache.db")
+    after = await _inodes(tmp_path, "new", "docs", "media/music")
+    assert after["docs"] == before["docs"]
+
+
+@pytest.mark.trio
+async def test_two_databases_with_the_same_inodes_are_refused(tmp_path: Path) -> None:
+    await _inodes(tmp_path, "docs")
+    shutil.copytree(tmp_path / "docs", tmp_path / "copy")
+    with pytest.raises(StoreError, match=r"'docs'.*'copy'|'copy'.*'docs'") as caught:
+        await _inodes(tmp_path, "docs", "copy")
+    assert "move one of them away" in caught.value.hint
+
+
+def test_ranges_are_written_back_in_any_order(conn: Connection) -> None:
+    restore_ranges(conn, "b", [InodeRange(20_100, 30_100), InodeRange(50_200, 60_200)])
+    restore_ranges(conn, "a", [InodeRange(100, 10_100), InodeRange(30_200, 40_200)])
+    restore_ranges(conn, "a", [InodeRange(100, 10_100)])
+    assert [owner_of(conn, at) for at in (100, 20_100, 30_200, 50_200, 60_199)] == ["a", "b", "a", "b", "b"]
+    assert allocate_range(conn, "a", 40_200).start == 60_200
+    assert allocate_range(conn, "a", 10_100).end == 40_200

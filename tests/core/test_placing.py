@@ -173,6 +173,20 @@ def test_a_datadir_that_is_gone_is_an_error(data: Path) -> None:
         place(data, [Placement(RelPath(b"d"), Kind.DIR, NS, 0o755)])
 
 
+def test_nothing_is_put_into_another_directory_in_the_place_of_the_datadir(data: Path) -> None:
+    known = data.stat().st_ino
+    data.rename(data.parent / "aside")
+    data.mkdir()
+    with pytest.raises(OSError, match="another directory"):
+        place(data, [Placement(RelPath(b"d"), Kind.DIR, NS, 0o755)], ino=known)
+    assert not list(data.iterdir())
+    data.rmdir()
+    data.symlink_to(data.parent / "aside")
+    with pytest.raises(NotADirectoryError):
+        place(data, [Placement(RelPath(b"d"), Kind.DIR, NS, 0o755)], ino=known)
+    assert not (data.parent / "aside/d").exists()
+
+
 # -- links that lead elsewhere
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import trio
+from blake3 import blake3
 
 from core.announce import Batch, Phase
 from core.events import FileChanged, JobChanged
 from core.placing import move
 from core.types import FileState, Mark
 from tests.core.engines import PATIENCE_S, Host, linked, until
+from tests.sim.world import World
 
 
 class DeadError(BaseException):
@@ -101,6 +103,38 @@ async def test_a_renamed_directory_is_one_moved_node(pair: tuple[Host, Host], ru
         assert a.node("old") == directory
         assert {name: a.node(f"old/{name}") for name in nodes} == nodes
         assert a.node("new") is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("running", [True, False])
+def test_two_directories_that_change_places(tmp_path: Path, seed: int, running: bool) -> None:
+    a = Host(tmp_path, "a", [], debounce_s=0.02)
+    names = ["x/one", "x/both", "y/two", "y/both", "y/z/deep"]
+    for name in names:
+        a.write(name, name.encode())
+
+    def exchange() -> None:
+        (a.data / "x").rename(a.data / "between")
+        (a.data / "y").rename(a.data / "x")
+        (a.data / "between").rename(a.data / "y")
+
+    async def main() -> None:
+        async with a.up():
+            await a.idle()
+            if running:
+                exchange()
+                await until(lambda: a.node("x/two"))
+                await a.idle()
+        if not running:
+            exchange()
+        async with a.up():
+            await a.idle()
+            tree = {path: content for path, content in (await a.tree()).items() if content is not None}
+            assert tree == {path: blake3(data).digest() for path, data in a.real().items()}
+            assert len(tree) == len(names)
+
+    with World(seed, late=0.4) as world:
+        trio.run(main, clock=world.clock)
 
 
 @pytest.mark.trio

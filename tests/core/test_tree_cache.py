@@ -17,6 +17,9 @@ from core.choice import LOCAL_PEER, EntryRow, Flag
 from core.errors import StoreError
 from core.events import ConflictChanged, FileChanged
 from core.history import Op
+from core.local import LocalEntries
+from core.paths import split
+from core.ports import Found
 from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import bump, encode
 from tests.core.caches import (
@@ -79,6 +82,22 @@ def test_a_moved_directory_takes_its_paths_along(cache: ArenaCache) -> None:
     assert cache.tree.path(found) == b"new/f"
     assert cache.tree.find(b"old/f") is None
     assert cache.tree.find(b"new/f") == found
+
+
+def test_nothing_below_a_renamed_directory_is_remembered_at_its_old_path(cache: ArenaCache) -> None:
+    local = LocalEntries(cache)
+
+    def found(path: bytes, kind: Kind, ino: int) -> Found:
+        directory, name = split(path)
+        return Found(RelPath(directory), name, kind, 3, 1, 0o755, ino)
+
+    local.record([found(b"d", Kind.DIR, 1), found(b"d/e", Kind.DIR, 2), found(b"d/e/f", Kind.FILE, 3)])
+    cache.tree.moved()  # as after a restart: nothing is remembered, and then only what is asked for
+    local.record([found(b"d/e/g", Kind.FILE, 4)])
+    assert local.renamed(found(b"new", Kind.DIR, 1)._replace(hash_from=RelPath(b"d")))
+    local.record([found(b"d", Kind.DIR, 5), found(b"d/e", Kind.DIR, 6), found(b"d/e/h", Kind.FILE, 7)])
+    assert set(kinds(cache)) >= {b"d/e/h", b"new/e/f", b"new/e/g"}
+    assert b"new/e/h" not in kinds(cache)
 
 
 def test_what_was_rolled_back_is_not_remembered(cache: ArenaCache) -> None:
@@ -291,6 +310,14 @@ def test_what_is_made_where_all_have_deleted_comes_after_the_deletions(cache: Ar
 def test_a_counter_is_never_used_twice(cache: ArenaCache) -> None:
     hear(cache, A, file(b"f", H1, a=1, me=7))
     assert cache.next_vector(node(cache, b"f")) == vector(me=8)
+
+
+def test_a_subtree_that_is_to_be_looked_at_stays_one_whatever_happens_to_its_top(cache: ArenaCache) -> None:
+    hear(cache, A, folder(b"d", a=1), file(b"d/f", a=1))
+    with cache.write():
+        cache.mark_dirty([node(cache, b"d")], subtree=True)
+        cache.mark_dirty([node(cache, b"d")])
+    assert cache.conn.execute("SELECT subtree FROM dirty").fetchall() == [(1,)]
 
 
 def test_what_is_superseded_here_is_looked_at(cache: ArenaCache) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.announce import Phase
+from core.api import MarkChange
 from core.cache import ArenaCache
 from core.choice import Flag
+from core.config import PeerConfig
+from core.errors import NoHolderError
+from core.events import ConflictChanged
 from core.graves import KEEP_GRAVES_S, KEEP_UNACKNOWLEDGED_S
 from core.history import Op
 from core.local import LocalEntries
+from core.mounting import MountService
 from core.ports import Found
 from core.trimming import trim, trim_step
-from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import EMPTY, decode, descends
 from tests.core.caches import (
     H2,
@@ -39,6 +46,7 @@ from tests.core.caches import (
     tree,
     vector,
 )
+from tests.core.engines import Host, linked, until
 from tests.core.test_tree_cache import announced
 
 trio_test = pytest.mark.trio
@@ -369,3 +377,169 @@ async def test_a_counter_of_a_forgotten_path_is_not_given_again(cache: ArenaCach
     own = cache.local_entry(node(cache, b"f"))
     assert own is not None
     assert decode(Vector(own.vector)) == {SELF: 9}
+
+
+# -- whole hosts
+
+
+def _configure(host: Host, *peers: str) -> None:
+    """Change the peers in the config of a host that is stopped."""
+    host.peers = peers
+    host.config = dataclasses.replace(host.config, peers=tuple(PeerConfig(peer, "") for peer in peers))
+
+
+def _household(base: Path) -> list[Host]:
+    names = ("anna", "bert", "carl")
+    return [Host(base, name, [n for n in names if n != name], mark=Mark.OWN) for name in names]
+
+
+async def _all_have(content: dict[bytes, bytes], *hosts: Host) -> None:
+    await until(lambda: all(host.real() == content for host in hosts))
+    for host in hosts:
+        await host.idle()
+
+
+def _has_node(host: Host, path: bytes) -> bool:
+    return host.arena.cache.tree.find(path) is not None
+
+
+_MONTHS_S = 100 * 86_400
+
+
+async def _trim_everything(*hosts: Host) -> None:
+    """Trim as 100 days later, when all entries of history are old too."""
+    for host in hosts:
+        with host.arena.cache.write():
+            host.arena.cache.conn.execute("UPDATE history SET at_s = 0")
+        await host.running.trim(int(time.time()) + _MONTHS_S)
+
+
+@trio_test
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_peer_that_comes_back_after_trimming_resurrects_nothing_silently(
+    tmp_path: Path, forgotten: bool, changed: bool
+) -> None:
+    anna, bert, carl = hosts = _household(tmp_path)
+    anna.write("f", b"old")
+    anna.write("d/g", b"stays")
+    async with anna.up(), bert.up(), carl.up(), linked(*hosts):
+        await _all_have({b"f": b"old", b"d/g": b"stays"}, *hosts)
+    if forgotten:
+        _configure(anna, "bert")
+        _configure(bert, "anna")
+    async with anna.up(), bert.up():
+        async with linked(anna, bert):
+            (anna.data / "f").unlink()
+            await _all_have({b"d/g": b"stays"}, anna, bert)
+        await _trim_everything(anna, bert)
+        assert _has_node(anna, b"f") == _has_node(bert, b"f") == (not forgotten)
+    _configure(anna, "bert", "carl")
+    _configure(bert, "anna", "carl")
+    if changed:
+        carl.write("f", b"changed meanwhile")
+    async with anna.up(), bert.up(), carl.up():
+        for host in hosts:
+            await host.idle()
+        async with linked(*hosts):
+            if changed:
+                await _all_have({b"f": b"changed meanwhile", b"d/g": b"stays"}, *hosts)
+                told = [e for host in hosts for e in host.events if isinstance(e, ConflictChanged)]
+                assert any(event.revived for event in told), "it came back, and not silently"
+            else:
+                await _all_have({b"d/g": b"stays"}, *hosts)
+                assert [bytes(row.at.path) for row in await carl.service.trash_list()] == [b"f"]
+            trees = [await host.tree() for host in hosts]
+            assert trees[0] == trees[1] == trees[2]
+
+
+@trio_test
+async def test_a_host_that_was_away_itself_brings_nothing_back_to_itself(tmp_path: Path) -> None:
+    anna, bert, carl = hosts = _household(tmp_path)
+    anna.write("f", b"old")
+    anna.write("g", b"stays")
+    async with anna.up(), bert.up(), carl.up(), linked(*hosts):
+        await _all_have({b"f": b"old", b"g": b"stays"}, *hosts)
+    async with carl.up():
+        (carl.data / "f").unlink()
+        await carl.idle()
+        await _trim_everything(carl)
+        assert carl.arena.cache.history.first() == carl.arena.cache.history.last + 1
+    for other in (anna, bert):
+        async with other.up(), carl.up(), linked(other, carl):
+            await _all_have({b"g": b"stays"}, other, carl)
+            await _trim_everything(carl)
+
+
+@trio_test
+async def test_a_peer_that_was_removed_is_not_waited_for(tmp_path: Path) -> None:
+    anna, bert, carl = _household(tmp_path)
+    anna.write("f", b"old")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await _all_have({b"f": b"old"}, anna, bert)
+        (anna.data / "f").unlink()
+        await _all_have({}, anna, bert)
+        await anna.running.trim()
+        assert _has_node(anna, b"f"), "carl has not acknowledged anything"
+    _configure(anna, "bert")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await anna.idle()
+        await anna.running.trim()
+        assert not _has_node(anna, b"f")
+        assert anna.arena.cache.history.first() == anna.arena.cache.history.last + 1
+    _configure(anna, "bert", "carl")
+    async with anna.up(), carl.up(), linked(anna, carl):
+        await until(lambda: anna.arena.cache.acknowledged(carl.key) == anna.arena.cache.history.last)
+        for host in (anna, carl):
+            await host.idle()
+            assert await host.tree() == {}
+
+
+@trio_test
+async def test_a_removed_peer_is_forgotten_and_known_again_when_it_is_added(tmp_path: Path) -> None:
+    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    anna.write("a", b"anna's")
+    bert.write("b", b"bert's")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await until(lambda: anna.node("b") and bert.node("a"))
+        await anna.idle()
+    _configure(anna)
+    async with anna.up():
+        await anna.idle()
+        assert set(await anna.tree()) == {b"a"}
+        assert anna.arena.cache.position(bert.key) == (b"", 0)
+        assert not anna.arena.cache.conn.execute("SELECT 1 FROM entry WHERE peer <> 0").fetchall()
+    _configure(anna, "bert")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await until(lambda: anna.node("b"))
+        assert set(await anna.tree()) == set(await bert.tree()) == {b"a", b"b"}
+
+
+@trio_test
+async def test_an_open_file_that_was_deleted_and_trimmed_is_no_error_of_ours(tmp_path: Path) -> None:
+    anna = Host(tmp_path, "anna", [])
+    anna.write("f", b"x" * 1000)
+    async with anna.up():
+        await anna.idle()
+        inode = anna.node("f")
+        assert inode is not None
+        content = Hash(anna.arena.cache.shown(inode).hash or b"")
+        vector = Vector(anna.arena.cache.shown(inode).vector)
+        (anna.data / "f").unlink()
+        await until(lambda: anna.node("f") is None)
+        await anna.idle()
+        await anna.running.trim()
+        assert not _has_node(anna, b"f")
+        mount = MountService(anna.running, no_marks, no_status)
+        with pytest.raises(NoHolderError):
+            await mount.fetch("docs", Inode(inode), content, 1000, 0, 1000, 0)
+        with pytest.raises(NoHolderError):
+            await mount.read_unhashed("docs", Inode(inode), vector, 0, 10)
+
+
+async def no_marks(changes: list[MarkChange]) -> None:
+    raise AssertionError("no mark is set here")
+
+
+async def no_status() -> bytes:
+    raise AssertionError("nobody asks")

@@ -213,6 +213,25 @@ async def test_without_the_holder_connected_a_file_waits_for_it(tmp_path: Path) 
             await until(lambda: not at.exists())
 
 
+async def test_why_says_that_a_copy_stays_and_what_is_missing(tmp_path: Path) -> None:
+    async with pair(tmp_path, Mark.WATCH, Mark.KEEP, min_copies=2) as (one, other):
+
+        async def said(host: Host) -> str:
+            return dict((await host.service.why(ArenaPath("docs", b"f"))).lines)["next"]
+
+        at = one.write("f", b"precious")
+        await until(lambda: keepers(one) == 1)
+        for host in (one, other):
+            await host.idle()
+        assert at.exists()
+        assert await said(one) == "it stays a real file: only 1 other peer keeps a copy of its own, 2 have to"
+        held = dict((await one.service.why(ArenaPath("docs", b"f"))).lines)
+        assert any("kept" in line for line in held.values())
+        await other.mark("", Mark.WATCH)
+        await other.idle()
+        assert await said(other) == "it is not evicted: only 1 other peer keeps a copy of its own, 2 have to"
+
+
 async def test_a_holder_whose_file_is_not_there_any_more_confirms_nothing(tmp_path: Path) -> None:
     async with pair(tmp_path, Mark.OWN, Mark.OWN) as (one, other):
         at = one.write("f", b"precious")
@@ -302,6 +321,8 @@ async def test_killed_after_it_was_recorded_it_is_carried_on(tmp_path: Path) -> 
     async with one.up():
         await one.idle()
         assert await state(one, "f") == "cached"
+        assert local(one, "f") == Holding.CACHED
+        assert await one.service.trash_list() == ()
         assert blob.read_bytes() == b"precious"
 
 

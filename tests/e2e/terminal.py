@@ -24,7 +24,8 @@ class Terminal:
             command[0],
             command[1:],
             dimensions=(rows, columns),
-            env=environment | {"TERM": "xterm-256color", "LANG": "C.UTF-8", "COLORTERM": "truecolor"},
+            env={name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+            | {"TERM": "xterm-256color", "LANG": "C.UTF-8", "COLORTERM": "truecolor"},
         )
         self._child.delaybeforesend = None  # pexpect's own 50 ms are nobody's latency
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import BENCHES
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["tree", "small", "large", "latency", "eviction", "rename", "million"])
+@pytest.mark.parametrize("name", BENCHES)
 def test_the_small_size_runs(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--size", "small", "--only", name, "--json"],

@@ -74,7 +74,8 @@ def test_a_deleted_tree_goes_as_a_whole(anna: Peer, bert: Peer) -> None:
 def test_an_owned_file_goes_when_the_other_deletes_it(anna: Peer, bert: Peer) -> None:
     source, here = put(anna.datadir() / "both.txt", b"both"), bert.datadir() / "both.txt"
     wait_until((bert.view() / "both.txt").exists, WAIT_S, "the file")
-    bert.command("mark", "set", "own", "docs/both.txt")
+    for peer in (anna, bert):
+        peer.command("mark", "set", "own", "docs/both.txt")
     wait_until(partial(reads, here, b"both"), WAIT_S, "a real file")
     # The realized copy has to be indexed at bert's before its deletion is bert's matter too.
     bert.wait_idle()

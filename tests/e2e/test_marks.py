@@ -180,3 +180,35 @@ def test_no_change_is_lost_however_a_file_is_saved(anna: Peer, bert: Peer) -> No
     source.write_bytes(b"deleted and made again")
     wait_until(partial(reads, here, b"deleted and made again"), WAIT_S, "made again")
     wait_until(partial(reads, shown, b"deleted and made again"), WAIT_S, "shown")
+
+
+def test_a_real_file_is_given_up_and_taken_back_and_every_read_succeeds(anna: Peer, bert: Peer) -> None:
+    content = os.urandom(300_000)
+    source, shown, here = shared(anna, bert, "give/up.bin", content)
+    bert.command("mark", "set", "own", "docs/give")
+    wait_until(partial(in_state, shown, "real"), WAIT_S, "real")
+    view = anna.view() / "give/up.bin"
+    for _ in range(3):
+        anna.command("mark", "set", "watch", "docs/give")
+        wait_until(lambda: view.read_bytes() == content and not source.exists(), WAIT_S, "given up")
+        wait_until(lambda: view.read_bytes() == content and in_state(view, "cached"), WAIT_S, "cached")
+        anna.command("mark", "set", "own", "docs/give")
+        wait_until(lambda: view.read_bytes() == content and source.exists(), WAIT_S, "real again")
+    assert source.read_bytes() == here.read_bytes() == content
+    assert source.stat().st_mtime_ns == LONG_AGO_NS
+    logged = [json.loads(line) for line in anna.command("log", "--json", "docs/give/up.bin").splitlines()]
+    assert [line["what"] for line in logged].count("unrealized") == 3
+
+
+def test_an_open_file_is_not_given_up(anna: Peer, bert: Peer) -> None:
+    source, shown, _ = shared(anna, bert, "busy/open.txt", b"being written")
+    bert.command("mark", "set", "own", "docs/busy")
+    wait_until(partial(in_state, shown, "real"), WAIT_S, "real")
+    with source.open("ab"):
+        anna.command("mark", "set", "keep", "docs/busy")
+        wait_until(
+            lambda: "has it open" in anna.command("why", "docs/busy/open.txt"), WAIT_S, "what it waits for"
+        )
+        assert source.exists()
+    wait_until(lambda: in_state(anna.view() / "busy/open.txt", "kept"), WAIT_S, "kept once it is closed")
+    assert not source.exists()

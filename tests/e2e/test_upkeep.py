@@ -67,7 +67,8 @@ def test_what_was_replaced_is_readable_in_the_trash_and_comes_back(pair: tuple[P
     anna, bert = pair
     path = put(anna.datadir() / "owned/report.txt", b"first", mtime_ns=NS)
     wait_until(lambda: (bert.view() / "owned/report.txt").exists(), WAIT_S, "the name")
-    bert.command("mark", "set", "own", "docs/owned")
+    for peer in (anna, bert):
+        peer.command("mark", "set", "own", "docs/owned")
     wait_until(partial(reads, bert.datadir() / "owned/report.txt", b"first"), WAIT_S, "it is real")
     put(path, b"second", mtime_ns=NS + 10**9)
     wait_until(partial(reads, bert.datadir() / "owned/report.txt", b"second"), WAIT_S, "the second")

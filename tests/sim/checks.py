@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from blake3 import blake3
 
 from core.choice import Flag
-from core.types import Holding, Kind, Mark
+from core.types import Hash, Holding, Kind, Mark
+from tests.sim.disks import Disks
 from tests.sim.hosts import Host, files_below
-from tests.sim.users import Users
+from tests.sim.ledger import Ledger
+
+_SHARED = 64
+"""Contents up to this length may be written more than once."""
 
 
 class Node(NamedTuple):
@@ -41,15 +45,18 @@ def nodes(host: Host) -> list[Node]:
     return sorted(found, key=lambda node: node.path)
 
 
-def problems(hosts: list[Host], users: Users) -> list[str]:
+def problems(hosts: Sequence[Host], ledger: Ledger, disks: Disks) -> list[str]:
     """Return everything that is wrong."""
-    found = list(_trees_differ(hosts))
+    shown = {host.name: nodes(host) for host in hosts}
+    found = list(_trees_differ(hosts, shown))
     for host in hosts:
         found += [f"{host.name}: {text}" for text in _datadir_differs(host)]
-        found += [f"{host.name}: {text}" for text in _marks_unsatisfied(host)]
+        found += [f"{host.name}: {text}" for text in _marks_unsatisfied(host, shown[host.name])]
         found += [f"{host.name}: {text}" for text in _blobs_wrong(host)]
         found += [f"{host.name}: {text}" for text in _left_over(host)]
-    return found + list(_lost(hosts, users))
+        found += [f"{host.name}: {text}" for text in _over_quota(host)]
+        found += [f"{host.name}: {text}" for text in _foreign_contents(host, shown[host.name], ledger)]
+    return found + list(_renames_wrong(hosts[0], shown[hosts[0].name], ledger)) + list(lost(ledger, disks))
 
 
 def _common(host: Host, node: Node) -> tuple[object, ...]:
@@ -66,12 +73,33 @@ def _common(host: Host, node: Node) -> tuple[object, ...]:
     return (node.kind, node.size, node.mtime_ns, node.mode, node.hash, node.target, node.vector)
 
 
-def _trees_differ(hosts: list[Host]) -> Iterator[str]:
-    first, *others = ({node.path: _common(host, node) for node in nodes(host)} for host in hosts)
+def _trees_differ(hosts: Sequence[Host], shown: dict[str, list[Node]]) -> Iterator[str]:
+    first, *others = ({node.path: _common(host, node) for node in shown[host.name]} for host in hosts)
     for host, other in zip(hosts[1:], others, strict=True):
         for path in sorted(first.keys() | other.keys()):
             if first.get(path) != other.get(path):
                 yield f"I1 {path!r}: {hosts[0].name} {first.get(path)} and {host.name} {other.get(path)}"
+
+
+def _foreign_contents(host: Host, shown: list[Node], ledger: Ledger) -> Iterator[str]:
+    """I3: what is shown was written there."""
+    for node in shown:
+        if node.kind == Kind.FILE and node.hash is not None and not ledger.belongs(node.hash, node.path):
+            yield f"I3 {node.path!r} shows what nobody wrote there: {ledger.origins(node.hash)}"
+
+
+def _renames_wrong(host: Host, shown: list[Node], ledger: Ledger) -> Iterator[str]:
+    """I8: what was renamed, and nothing else, is at one place."""
+    places: dict[bytes, list[bytes]] = {}
+    for node in shown:
+        versions = {entry.hash for entry in host.arena.cache.entries(node.id)} if node.flags else {node.hash}
+        for content in versions - {None}:
+            places.setdefault(content or b"", []).append(node.path)
+    for content, (old, new) in ledger.renamed.items():
+        if ledger.uses[content] == 1 and content in ledger.wanted and len(ledger.data[content]) > _SHARED:
+            found = places.get(content, [])
+            if len(found) != 1:
+                yield f"I8 {content.hex()[:16]} was renamed from {old!r} to {new!r}, and is at {found}"
 
 
 def _datadir_differs(host: Host) -> Iterator[str]:
@@ -105,10 +133,15 @@ def _datadir_differs(host: Host) -> Iterator[str]:
         yield f"{path!r} is indexed and not in the datadir"
 
 
-def _marks_unsatisfied(host: Host) -> Iterator[str]:
+def _marks_unsatisfied(host: Host, shown: list[Node]) -> Iterator[str]:
     cache = host.arena.cache
-    for node in nodes(host):
-        if node.flags & Flag.CONFLICT:
+    obstacles = cache.files_in_the_way()
+    reasons = {node: reason for node, _, reason, _ in host.arena.work.waiting(10_000)}
+    waiting = {node for node, reason in reasons.items() if excused(host, reason)}
+    for node in shown:
+        if node.flags & Flag.CONFLICT or node.id in waiting:
+            continue
+        if not obstacles.isdisjoint(cache.tree.ancestors(node.id)):
             continue
         mark = cache.marks.effective(node.id, node.parent)
         if mark is Mark.OWN and host.datadir is not None:
@@ -116,9 +149,9 @@ def _marks_unsatisfied(host: Host) -> Iterator[str]:
             # A directory that was deleted elsewhere is kept, unannounced, while something is in it.
             kept = node.kind == Kind.DIR and entry is not None and entry.holding == Holding.REAL
             if node.local != Holding.REAL and not kept:
-                yield f"{node.path!r} is marked own and not real"
+                yield f"{node.path!r} is marked own and not real: {_why(host, node, reasons)}"
         elif mark is not Mark.WATCH and node.kind == Kind.FILE and not node.local:
-            yield f"{node.path!r} is marked {mark} and not held"
+            yield f"{node.path!r} is marked {mark} and not held: {_why(host, node, reasons)}"
         if node.local == Holding.CACHED and node.hash is not None:
             row = host.arena.blobs.info(node.hash)  # type: ignore[arg-type]  # a hash, from the database
             if row is None or not row.verified:
@@ -126,7 +159,16 @@ def _marks_unsatisfied(host: Host) -> Iterator[str]:
         if node.local != Holding.REAL:
             entry = cache.local_entry(node.id)
             if entry is not None and entry.holding == Holding.REAL and entry.kind != Kind.DIR:
-                yield f"{node.path!r} is real here in an outdated version"
+                yield f"{node.path!r} is real here in an outdated version: {_why(host, node, reasons)}"
+
+
+def _why(host: Host, node: Node, reasons: dict[int, str]) -> str:
+    """Return what is known of a node that is not as it should be."""
+    blob = host.arena.blobs.info(Hash(node.hash)) if node.hash is not None else None
+    return (
+        f"{Kind(node.kind).name} queued: {reasons.get(node.id)!r}, entries: {host.arena.cache.entries(node.id)},"
+        f" blob: {blob}"
+    )
 
 
 def _blobs_wrong(host: Host) -> Iterator[str]:
@@ -147,19 +189,34 @@ def _blobs_wrong(host: Host) -> Iterator[str]:
 
 def _left_over(host: Host) -> Iterator[str]:
     for path, _ in files_below(host.workdir / "work"):
+        if path.startswith(b"old-") and host.profile.quota is not None:
+            continue  # no room in the trash: tried again at the next start
         yield f"{path!r} is left in the work directory"
 
 
-def _lost(hosts: list[Host], users: Users) -> Iterator[str]:
-    """I2: what a user wrote, and no user who saw it gave up, is on some disk."""
-    held: set[bytes] = set()
-    for host in hosts:
-        for root in (host.datadir, host.workdir / "blobs", host.workdir / "work"):
-            for path, found in files_below(root) if root is not None else ():
-                if stat.S_ISREG(found.st_mode):
-                    held.add(_hash(root / os.fsdecode(path)))  # type: ignore[operator]  # not None
-    for content, where in users.contents.items():
-        if content not in held:
+def excused(host: Host, reason: str) -> bool:
+    """Say whether a node may wait for this reason at rest: its content has no room within the quota."""
+    return host.profile.quota is not None and reason.startswith("no room in the cache")
+
+
+def _over_quota(host: Host) -> Iterator[str]:
+    """I7: what is used on the disk is what is counted, and within the quota."""
+    used = sum(
+        found.st_blocks * 512
+        for _, found in files_below(host.workdir / "blobs")
+        if stat.S_ISREG(found.st_mode)
+    )
+    quota = host.arena.blobs.quota
+    if host.profile.quota is not None and used > host.profile.quota:
+        yield f"I7 {used} bytes are in use on the disk, {host.profile.quota} may be"
+    if used != quota.used_bytes:
+        yield f"I7 {used} bytes are in use on the disk, {quota.used_bytes} are counted"
+
+
+def lost(ledger: Ledger, disks: Disks) -> Iterator[str]:
+    """I2, I5: what a user wrote, and no user who saw it gave up, is on some disk."""
+    for content, where in ledger.wanted.items():
+        if not disks.holds(content):
             yield f"I2 {content.hex()[:16]}, written to {where}, is nowhere"
 
 

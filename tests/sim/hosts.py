@@ -2,67 +2,67 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 import trio.testing
 
 from core.arena import Arena
-from core.config import ArenaConfig, Config, NodeConfig, PeerConfig
+from core.config import ArenaConfig, Config, DiskUsage, NodeConfig, PeerConfig
 from core.connected import ConnectedPeers
 from core.engine import Engine
+from core.mounting import MountService
 from core.service import Service
 from core.types import Mark, PeerKey
 from net.link import Link, LinkParts
+from tests.sim.world import Process, World, current, dying
 
 ARENA = "docs"
-_DEBOUNCE_S = 0.02
-
-
-class KilledError(BaseException):
-    """The process of a host died at a step of its database. Not an Exception: nothing may handle it."""
 
 
 def key_of(name: str) -> PeerKey:
     return PeerKey(name.encode().ljust(8, b"-"))
 
 
-class DyingEngine(Engine):
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What kind of host it is."""
+
+    mark: Mark
+    real: bool
+    """It has a datadir."""
+    quota: int | None = None
+    min_copies: int = 1
+    clock_ns: int = 0
+    """How wrong its clock is."""
+    debounce_s: float = 0.3
+
+
+class MortalEngine(Engine):
     """An engine that can die: nothing is flushed, written or said at the end."""
 
-    def __init__(self, config: Config, self_key: PeerKey, peer_keys: dict[str, PeerKey]) -> None:
+    def __init__(
+        self, config: Config, self_key: PeerKey, peer_keys: dict[str, PeerKey], process: Process
+    ) -> None:
         super().__init__(config, self_key, peer_keys)
-        self.killed = False
-        self.scope = trio.CancelScope()
+        self.process = process
         self.closing = trio.Event()
-        self._commits_left: int | None = None
         for arena in self.arenas.values():
             arena.cache.conn.set_commit_hook(self._on_commit)
 
-    def die_after(self, commits: int) -> None:
-        """Die when as many more transactions have been committed; the next one never is."""
-        self._commits_left = commits
-
     def _on_commit(self) -> bool:
-        if self.killed:
-            raise KilledError
-        if self._commits_left is not None:
-            self._commits_left -= 1
-            if self._commits_left < 0:
-                self.killed = True
-                self.scope.cancel()
-                raise KilledError
+        self.process.step()
         return False
 
     async def _close(self) -> None:
-        if not self.killed:
+        if not self.process.killed:
             with dying():
                 await super()._close()
-            if not self.killed:
+            if not self.process.killed:
                 return
         self.closing.set()
         await trio.testing.wait_all_tasks_blocked()  # the lines go first
@@ -70,6 +70,7 @@ class DyingEngine(Engine):
             counter.close()
         for arena in self.arenas.values():
             arena.cache.conn.close()
+            arena.audit.close()
             arena.lock.release()
         self.conn.close()
         self._global_lock.release()
@@ -78,14 +79,23 @@ class DyingEngine(Engine):
 class Host:
     """One host: its directories for ever, and its engine while it runs."""
 
-    def __init__(self, name: str, root: Path, others: list[str], *, mark: Mark, real: bool) -> None:
+    def __init__(self, name: str, root: Path, others: list[str], profile: Profile) -> None:
         self.name = name
         self.key = key_of(name)
-        self.datadir = root / name / "data" if real else None
+        self.profile = profile
+        self.datadir = root / name / "data" if profile.real else None
         self.workdir = root / name / "work"
+        self.away, self.emptied = root / name / "away", root / name / "emptied"
         (root / name / "data").mkdir(parents=True)
         arena = ArenaConfig(
-            name=ARENA, workdir=self.workdir, datadir=self.datadir, mark=mark, debounce_s=_DEBOUNCE_S
+            name=ARENA,
+            workdir=self.workdir,
+            datadir=self.datadir,
+            mark=profile.mark,
+            disk_usage=DiskUsage(max=profile.quota),
+            debounce_s=profile.debounce_s,
+            max_parallel_hashers=2,
+            min_copies=profile.min_copies,
         )
         node = NodeConfig(name, root / name / "id.pem", (), None, False, root / name / "socket")
         self._config = Config(
@@ -96,16 +106,46 @@ class Host:
             tuple(PeerConfig(other, "") for other in others),
         )
         self._keys = {other: key_of(other) for other in others}
-        self._engine: DyingEngine | None = None
+        self._engine: MortalEngine | None = None
         self._service: Service | None = None
-        self._scope = trio.CancelScope()
+        self._mount: MountService | None = None
+        self.requests = 0
+        """How many requests of users it is answering."""
+        self.life_steps: int | None = None
+        """After how many steps the next life ends, while it starts or later; None: it does not."""
+        self.process = Process(name, profile.clock_ns)
         self.stopping = trio.Event()
         self.stopped = trio.Event()
         self.stopped.set()
         self.connected = ConnectedPeers()
 
     @property
-    def engine(self) -> DyingEngine:
+    def usable(self) -> bool:
+        """Say whether there is a datadir in which users can work."""
+        return self.datadir is not None and not self.away.exists() and not self.emptied.exists()
+
+    def take_away(self, *, empty: bool) -> None:
+        """Take the datadir away as a disk that is unmounted, or all that is in it."""
+        assert self.datadir is not None
+        if not empty:
+            self.datadir.rename(self.away)
+            return
+        self.emptied.mkdir()
+        for path in sorted(self.datadir.iterdir()):
+            path.rename(self.emptied / path.name)
+
+    def bring_back(self) -> None:
+        """Bring the datadir back, with everything that was in it."""
+        assert self.datadir is not None
+        if self.away.exists():
+            self.away.rename(self.datadir)
+        if self.emptied.exists():
+            for path in sorted(self.emptied.iterdir()):
+                path.rename(self.datadir / path.name)
+            self.emptied.rmdir()
+
+    @property
+    def engine(self) -> MortalEngine:
         assert self._engine is not None
         return self._engine
 
@@ -115,56 +155,72 @@ class Host:
         return self._service
 
     @property
+    def mount(self) -> MountService:
+        assert self._mount is not None
+        return self._mount
+
+    @property
     def arena(self) -> Arena:
         return self.engine.arenas[ARENA]
 
     @property
     def running(self) -> bool:
-        engine = self._engine
-        return not (engine is None or engine.killed or self.stopping.is_set() or self.stopped.is_set())
+        dead = self._engine is None or self.process.killed
+        return not (dead or self.stopping.is_set() or self.stopped.is_set())
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until `stop` or `kill`."""
-        self._engine = DyingEngine(self._config, self.key, self._keys)
+    async def run(self, *, task_status: trio.TaskStatus[bool] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until `stop` or `kill`; started with whether it lives, for it can die while it starts."""
+        process = self.process = Process(self.name, self.profile.clock_ns)
+        process.die_after(self.life_steps)
+        self.life_steps = None
+        self._engine = None
+        current.set(process)
+        self.stopped = trio.Event()
+        self.stopping = trio.Event()
+        started = False
+        try:
+            with process.scope, dying():
+                self._open()
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self.engine.run)
+                    await nursery.start(self.mount.run)
+                    started = True
+                    task_status.started(True)
+        finally:
+            self.stopping.set()
+            self._close()
+            process.close_files()
+            self.stopped.set()
+            if not started and process.killed:
+                task_status.started(False)
+
+    def _open(self) -> None:
+        self._engine = MortalEngine(self._config, self.key, self._keys, self.process)
+        self.stopping = self._engine.closing
         for other in self._keys:
             self._engine.remember_peer(other, "fp")
         self.connected = ConnectedPeers()
         self._service = Service(self._engine, "fp", self.connected)
-        self._scope = self._engine.scope
-        self.stopping = self._engine.closing
-        self.stopped = trio.Event()
-        try:
-            with self._scope, dying():
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._engine.run)
-                    task_status.started()
-        finally:
-            self.stopping.set()
+        self._mount = MountService(self._engine, self._service.mark_apply, self._service.status_json)
+
+    def _close(self) -> None:
+        if self._service is not None:
             self._service.close()
-            self.stopped.set()
+            self._service = None
+        self._mount = None
 
     async def stop(self) -> None:
-        """Stop in order: links first."""
+        """Stop in order: requests and links first."""
         self.stopping.set()
-        while self.engine.subscriptions.links and not self.stopped.is_set():  # noqa: ASYNC110 - no event
+        while (self.requests or self.engine.subscriptions.links) and not self.stopped.is_set():  # noqa: ASYNC110 - no event
             await trio.sleep(0.001)
-        self._scope.cancel()
+        self.process.scope.cancel()
         await self.stopped.wait()
 
     async def kill(self) -> None:
         """Die now."""
-        self.engine.killed = True
-        self._scope.cancel()
+        self.process.kill()
         await self.stopped.wait()
-
-
-@contextlib.contextmanager
-def dying() -> Iterator[None]:
-    """Let a death end a task quietly."""
-    try:
-        yield
-    except* KilledError:
-        pass
 
 
 class _SlowStream(trio.abc.Stream):
@@ -182,8 +238,8 @@ class _SlowStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self._inner.receive_some(max_bytes)
-        if self._rng.random() < 0.3:
-            await trio.sleep(self._rng.random() * 0.01)
+        if self._rng.random() < 0.2:
+            await trio.sleep(min(2.0, self._rng.expovariate(50)))
         return data
 
     async def aclose(self) -> None:
@@ -193,10 +249,11 @@ class _SlowStream(trio.abc.Stream):
 class Line:
     """What connects two hosts while both run and the line is not cut."""
 
-    def __init__(self, left: Host, right: Host, rng: random.Random) -> None:
+    def __init__(self, left: Host, right: Host, world: World, seed: float) -> None:
         self.ends = (left, right)
         self.cut = False
-        self._rng = rng
+        self._world = world
+        self._rng = random.Random(seed)
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -223,12 +280,12 @@ class Line:
         while True:
             if self.cut or not all(host.running for host in self.ends):
                 self._changed = trio.Event()
-                with trio.move_on_after(0.01):
+                with trio.move_on_after(0.5):
                     await self._changed.wait()
                 continue
             with trio.CancelScope() as self._scope:
                 await self._connect()
-            await trio.sleep(0.002)
+            await trio.sleep(self._rng.choice([0.002, 0.05, 0.5]))
 
     async def _connect(self) -> None:
         left, right = self.ends
@@ -238,8 +295,11 @@ class Line:
             nursery.start_soon(self._end, right, left, streams[1], nursery)
 
     async def _end(self, host: Host, other: Host, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        current.set(host.process)
         engine = host.engine
-        parts = LinkParts(host.name, engine.subscriptions, engine.provider, trio.CapacityLimiter(4))
+        parts = LinkParts(
+            host.name, engine.subscriptions, engine.provider, trio.CapacityLimiter(4), self._world.now_ns
+        )
         link = Link(
             _SlowStream(stream, self._rng),
             name=other.name,
@@ -261,7 +321,7 @@ class Line:
                     await ended.wait()
                 finally:
                     host.connected.remove(other.key)
-                    if not host.engine.killed and link.key in engine.subscriptions.links:
+                    if not engine.process.killed and link.key in engine.subscriptions.links:
                         engine.subscriptions.link_down(link, "line")
                     inner.cancel_scope.cancel()
                     nursery.cancel_scope.cancel()

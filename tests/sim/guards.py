@@ -1,0 +1,108 @@
+"""What must be true at every instant: looked at where it can be broken, not only at rest.
+
+I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step in which a quota changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import trio
+from blake3 import blake3
+
+from core.blobspace import Space
+from core.quota import Quota
+from core.types import Hash, Mark
+from tests.sim.disks import Disks
+from tests.sim.hosts import Host
+from tests.sim.ledger import Ledger
+from tests.sim.world import World, current
+
+
+class Guards(trio.abc.Instrument):
+    """Watches the daemons of a household while they run."""
+
+    def __init__(self, hosts: Sequence[Host], ledger: Ledger, disks: Disks) -> None:
+        self._hosts, self._ledger, self._disks = hosts, ledger, disks
+        self._changed: list[Quota] = []
+        self.removals = 0
+        self.evictions = 0
+        self.reservations = 0
+
+    @contextlib.contextmanager
+    def watching(self, world: World) -> Iterator[None]:
+        """Watch for as long as this lasts."""
+        world.on_unlink = self._removing
+        with contextlib.ExitStack() as undo:
+            for name in ("reserve", "settle"):
+                _wrap(undo, Quota, name, self._quota_changed)
+            _wrap(undo, Space, "_evict", self._evicting)
+            yield
+        world.on_unlink = None
+
+    # -- I7
+
+    def _quota_changed(self, quota: Quota, _: int) -> None:
+        self.reservations += 1
+        self._changed.append(quota)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - of the interface
+        if not self._changed:
+            return
+        for quota in self._changed:
+            limit = quota.max_bytes
+            if limit is not None and quota.used_bytes + quota.reserved_bytes > limit:
+                self._ledger.problems.append(
+                    f"I7 {quota.used_bytes} used and {quota.reserved_bytes} reserved of {limit}"
+                )
+        self._changed.clear()
+
+    # -- I6
+
+    def _evicting(self, space: Space, victims: Sequence[tuple[Hash, int]]) -> None:
+        self.evictions += len(victims)
+        for host in self._hosts:
+            if not host.running or host.arena.blobs._space is not space:
+                continue
+            cache = host.arena.cache
+            for content, _ in victims:
+                for node in cache.cached_by(content):
+                    mark = cache.marks.effective(node, cache.tree.parent_and_name(node)[0])
+                    if mark is not Mark.WATCH:
+                        path = cache.tree.path(node)
+                        self._ledger.problems.append(f"I6 {host.name} evicts {path!r}, marked {mark}")
+
+    # -- I5
+
+    def _removing(self, path: Any, dir_fd: int | None) -> None:  # noqa: ANN401 - as os.unlink
+        at = os.fsencode(path)
+        if dir_fd is not None and not at.startswith(b"/"):
+            at = os.path.join(os.readlink(b"/proc/self/fd/%d" % dir_fd), at)
+        try:
+            if os.path.islink(at):
+                return
+            with open(at, "rb") as file:
+                content = blake3(file.read()).digest()
+        except OSError:
+            return
+        self.removals += 1
+        if content in self._ledger.wanted and not self._disks.holds(content, besides=at):
+            process = current.get()
+            self._ledger.problems.append(
+                f"I5 {process.name if process else '?'} removes {at!r}, the last copy of"
+                f" {content.hex()[:16]}, written to {self._ledger.wanted[content]!r}"
+            )
+
+
+def _wrap(undo: contextlib.ExitStack, owner: type, name: str, before: Callable[..., None]) -> None:
+    real = getattr(owner, name)
+
+    def call(self: object, *args: Any) -> Any:  # noqa: ANN401 - as the real one
+        before(self, *args)
+        return real(self, *args)
+
+    undo.callback(setattr, owner, name, real)
+    setattr(owner, name, call)
