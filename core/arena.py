@@ -432,6 +432,11 @@ class Arena:
             )
         self._room_needed = min(need, self._room_needed or need)
 
+    @property
+    def waiting_for_room(self) -> int:
+        """How many paths wait for room in the cache."""
+        return self.work.waiting_for_room() if self._room_needed else 0
+
     def room_made(self) -> None:
         """Let what waits for room try again."""
         if self._room_needed:

@@ -144,7 +144,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(*engine.health, *self._troubles(), *self._held_deletes()),
+            health=(*engine.health, *self._troubles(), *self._held_deletes(), *self._without_room()),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -180,6 +180,16 @@ class Service:
             f" `realize arena confirm-deletes {arena.name}`, else put the files back"
             for arena in self._engine.arenas.values()
             if arena.index is not None and arena.index.held_files
+        ]
+
+    def _without_room(self) -> list[str]:
+        """Return a line for each arena in which something marked waits for room in the cache."""
+        waiting = {name: arena.waiting_for_room for name, arena in self._engine.arenas.items()}
+        return [
+            f"{name}: the cache is full, {count} path{' waits' if count == 1 else 's wait'} for room;"
+            " raise `disk_usage`, or mark less"
+            for name, count in waiting.items()
+            if count
         ]
 
     async def status_json(self) -> bytes:

@@ -164,6 +164,14 @@ class WorkQueue:
                 (NO_ROOM, NO_ROOM + "\x7f"),
             )
 
+    def waiting_for_room(self) -> int:
+        """Return how many nodes wait for room in the cache."""
+        row: Any = self._cache.conn.execute(
+            "SELECT count(*) FROM dirty WHERE due_ns <> 0 AND reason >= ? AND reason < ?",
+            (NO_ROOM, NO_ROOM + "\x7f"),
+        ).fetchone()
+        return int(row[0])
+
     def next_due_ns(self, now_ns: int) -> int | None:
         """Return when the next waiting node is due; None when none is going to be."""
         row: Any = self._cache.conn.execute(

@@ -41,6 +41,7 @@ async def test_kept_files_stay_and_those_without_room_wait_with_the_reason(tmp_p
         assert b.arena.blobs.quota.used_bytes <= 5 * MIB
         jobs = await b.service.jobs(limit=10)
         assert [row.state for row in jobs.rows] == ["waiting"] * 2
+        assert "docs: the cache is full, 2 paths wait for room" in "".join((await b.service.status()).health)
         warned = [event for event in b.events if isinstance(event, Warned)]
         assert len(warned) == 1, "once, however often they are tried"
         assert "may use 5.0 M" in warned[0].text
@@ -59,6 +60,7 @@ async def test_kept_files_stay_and_those_without_room_wait_with_the_reason(tmp_p
         kept = [path.decode() for path, entry in (await b.entries()).items() if entry.state is FileState.KEPT]
         await b.mark(kept[0], Mark.WATCH)
         await until(lambda: not b.arena.work.waiting(10))
+        assert (await b.service.status()).health == ()
 
 
 @pytest.mark.trio
