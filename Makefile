@@ -5,7 +5,7 @@ SOURCES := app core fuse net tests bench
 UV_COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header
 
-.PHONY: help setup demo test lint format bench screenshots lock
+.PHONY: help setup demo test soak lint format bench screenshots lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,6 +24,9 @@ lint: setup ## style, types and import contracts
 
 test: lint ## lint, then every test
 	$(PY) -m pytest
+
+soak: setup ## simulated households and real kills, by turns: HOURS=1 or MINUTES=10
+	$(PY) -m tests.soak --minutes $(or $(MINUTES),$(shell expr $(or $(HOURS),1) \* 60))
 
 format: setup ## format the sources
 	.venv/bin/ruff format $(SOURCES)

@@ -49,7 +49,7 @@ class Guards(trio.abc.Instrument):
         self.reservations += 1
         self._changed.append(quota)
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - of the interface
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
         if not self._changed:
             return
         for quota in self._changed:
