@@ -22,7 +22,7 @@ def _keep_own_vector(vectors: Iterable[Vector]) -> Vector:
 
 
 def _drop_and_place(at: int, name: bytes, placement: Placement, source: bytes) -> Placed:
-    """Stand in for `core.placing._swap_in`: what is at the name is removed, whatever it is, before the swap."""
+    """Stand in for `core.placing._swap_in`: what is at the name is removed before, whatever it is."""
     ino = os.lstat(source).st_ino
     with suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(name, dir_fd=at)

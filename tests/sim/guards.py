@@ -1,6 +1,6 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
-I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step in which a quota changed.
+I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step that changed a quota.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Replay or search: ``python -m tests.sim.run --seed N --steps M [--count K] [--jobs J] [--bug NAME] …``.
 
-Each seed runs in a process of its own that starts with ``PYTHONHASHSEED=0``: only so is a run the same each time.
+Processes are started with ``PYTHONHASHSEED=0``: only so is a seed the same run each time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Households of random users, partitions, restarts and deaths keep the invariants of spec 8.
 
-A failing seed says how to be replayed: ``python -m tests.sim.run --seed N --steps M``. Simulations run in processes of
-their own, because only with ``PYTHONHASHSEED=0`` from the start is a seed the same run each time.
+A failing seed says how to be replayed: ``python -m tests.sim.run --seed N --steps M``. Simulations run in
+processes of their own: only with ``PYTHONHASHSEED=0`` from the start is a seed the same run each time.
 """
 
 from __future__ import annotations
