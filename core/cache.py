@@ -542,7 +542,8 @@ class ArenaCache:
             rows.append((node, self._counter, int(subtree)))
         if rows:
             self.conn.executemany(
-                "INSERT INTO dirty (node, counter, subtree, attempts, due_ns, reason) VALUES (?, ?, ?, 0, 0, '')"
+                "INSERT INTO dirty (node, counter, subtree, attempts, due_ns, reason)"
+                " VALUES (?, ?, ?, 0, 0, '')"
                 " ON CONFLICT (node) DO UPDATE SET counter = excluded.counter,"
                 " subtree = max(subtree, excluded.subtree), attempts = 0, due_ns = 0, reason = ''",
                 rows,

@@ -323,7 +323,8 @@ class ArenaRunner:
             self.queue.finish(works)
 
     def _fail(self, work: Work, error: RealizeError) -> float | None:
-        wait = isinstance(error, NoHolderError) or (isinstance(error, NetError) and not self._links(work))
+        # RACE: a holder that went away meanwhile may be connected again by now, and not come once more.
+        wait = isinstance(error, (NoHolderError, NetError)) and not self._links(work)
         reason = NO_HOLDER if wait else str(error)
         return self.queue.fail(work, reason, self._now_ns(), wait_for_peer=wait)
 

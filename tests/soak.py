@@ -64,7 +64,7 @@ def main() -> int:
         seed += _SEEDS
         bad, said = _run(what, timeout_s=3600.0)
 
-        print(f"{'FAILED' if bad else 'ok'}: python -m {' '.join(what)}", flush=True)
+        print(f"{'FAILED' if bad else 'ok'}: python -m {' '.join(what)}", flush=True)  # noqa: T201
         if bad:
             print(said, flush=True)  # noqa: T201
             replays = [line for line in said.splitlines() if line.startswith("replay: ")]
