@@ -19,6 +19,7 @@ from core.events import ConflictChanged, FileChanged
 from core.history import Op
 from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import bump, encode
+from core.work import WorkQueue
 from tests.core.caches import (
     H1,
     H2,
@@ -414,3 +415,12 @@ def test_a_listing_gives_what_following_gave(words: list[list[Item]], others: li
         current = [item for item in last.values() if item[1].holding != Holding.DROPPED]
         hear(listed, A, *current, phase=Phase.CATCHUP_COMPLETE, seq=9)
         assert tree(followed) == tree(listed)
+
+
+def test_a_subtree_in_the_queue_stays_one_whatever_happens_to_its_directory(cache: ArenaCache) -> None:
+    with cache.write():
+        directory = cache.tree.ensure_dir(RelPath(b"d"))
+        cache.mark_dirty([directory], subtree=True)
+        cache.mark_dirty([directory])
+    (work,) = (work for work in WorkQueue(cache).due(0, 1, 10) if work.node == directory)
+    assert work.subtree
