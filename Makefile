@@ -8,7 +8,7 @@ UV_COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11
 # Compiled modules are kept, whatever the environment says: every daemon of a test is a process of its own.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint format bench screenshots lock
+.PHONY: help setup demo test soak lint format bench screenshots lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,6 +28,9 @@ lint: setup ## style, types and import contracts
 test: lint ## lint, then every test: two at a time, then those that measure time by themselves
 	$(PY) -m pytest -n 2 --dist worksteal -m "not timed" $(ARGS)
 	$(PY) -m pytest -m timed $(ARGS)
+
+soak: setup ## simulated households and real kills, by turns: HOURS=1 or MINUTES=10
+	$(PY) -m tests.soak --minutes $(or $(MINUTES),$(shell expr $(or $(HOURS),1) \* 60))
 
 format: setup ## format the sources
 	.venv/bin/ruff format $(SOURCES)

@@ -145,8 +145,8 @@ class Resolver:
         )  # choose took it from these
 
     def _vector(self, node: int) -> Vector:
-        entries = self._arena.cache.entries(node)
-        return self._arena.cache.vector_over(node, [Vector(entry.vector) for entry in entries])
+        # Above what was seen when it was decided: what came since stays a version beside the one kept.
+        return self._arena.cache.vector_over(node, [one.vector for one in self._versions])
 
     def _vector_of_copy(self, node: int) -> Vector:
         cache = self._arena.cache

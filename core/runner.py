@@ -367,7 +367,8 @@ class ArenaRunner:
         return self.queue.fail(work, reason, self._now_ns(), wait_for_peer=wait)
 
     def _lacks_holder(self, work: Work, error: RealizeError) -> bool:
-        return isinstance(error, NoHolderError) or (isinstance(error, NetError) and not self._links(work))
+        # RACE: a holder that went away meanwhile may be connected again by now, and not come once more.
+        return isinstance(error, NoHolderError | NetError) and not self._links(work)
 
     def _waits(self, work: Work, error: RealizeError) -> bool:
         return isinstance(error, NoRoomError) or self._lacks_holder(work, error)

@@ -7,7 +7,7 @@ import pytest
 from blake3 import blake3
 
 from core.api import ArenaPath
-from core.conflicts import conflict_name
+from core.conflicts import Resolver, conflict_name
 from core.errors import NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged
 from core.types import Kind, Mark
@@ -94,6 +94,26 @@ async def test_one_version_is_kept_everywhere_and_the_other_is_in_the_trash(
     async with anna.up():
         await anna.idle()
         assert await anna.service.conflicts() == (), "and it stays so, alone after a restart"
+
+
+@trio_test
+async def test_what_came_after_the_decision_is_not_decided_about(tmp_path: Path) -> None:
+    anna, bert = hosts = _household(tmp_path, "anna", "bert")
+    _disagree(*hosts)
+    async with anna.up(), bert.up(), linked(*hosts):
+        await _all_conflict(*hosts)
+        node = anna.node("plan.txt")
+        assert node is not None
+        decision = Resolver(anna.running, anna.arena, node)
+        bert.write("plan.txt", b"nobody has seen this")
+        new = _hash(b"nobody has seen this")
+        await until(lambda: any(entry.hash == new for entry in anna.arena.cache.entries(node)))
+        await decision.resolve("local")
+        await anna.idle()
+        await bert.idle()
+        assert _flags(anna) & 1
+        assert _flags(bert) & 1
+        assert bert.real()[b"plan.txt"] == b"nobody has seen this"
 
 
 @trio_test

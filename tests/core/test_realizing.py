@@ -7,9 +7,11 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core.errors import NoHolderError
 from core.events import JobChanged
 from core.types import Mark
 from tests.core.engines import Host, linked, until
@@ -125,3 +127,26 @@ async def test_a_change_here_that_came_first_is_not_overwritten(tmp_path: Path) 
         await other.idle()
         assert (one.data / "f").read_bytes() == b"the one's"
         assert (other.data / "f").read_bytes() == b"the other's, not looked at yet"
+
+
+@pytest.mark.trio
+async def test_a_fetch_that_fails_after_its_holder_came_back_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = Host(tmp_path, "a", ["b"], mark=Mark.OWN), Host(tmp_path, "b", ["a"])
+    a.write("f", b"content")
+    async with a.up(), b.up(), linked(a, b):
+        await a.idle()
+        await until(lambda: b.node("f"))
+        fetch = b.arena.fetcher.download_small
+        failures = [NoHolderError("the line was cut, and joined again since")]
+
+        async def fail_once(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the real one
+            if failures:
+                raise failures.pop()
+            return await fetch(*args, **options)
+
+        monkeypatch.setattr(b.arena.fetcher, "download_small", fail_once)
+        await b.mark("f", Mark.OWN)
+        await until(lambda: b.real() == {b"f": b"content"})
+        assert not failures

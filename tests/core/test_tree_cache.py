@@ -22,6 +22,7 @@ from core.paths import split
 from core.ports import Found
 from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import bump, encode
+from core.work import WorkQueue
 from tests.core.caches import (
     H1,
     H2,
@@ -441,3 +442,12 @@ def test_a_listing_gives_what_following_gave(words: list[list[Item]], others: li
         current = [item for item in last.values() if item[1].holding != Holding.DROPPED]
         hear(listed, A, *current, phase=Phase.CATCHUP_COMPLETE, seq=9)
         assert tree(followed) == tree(listed)
+
+
+def test_a_subtree_in_the_queue_stays_one_whatever_happens_to_its_directory(cache: ArenaCache) -> None:
+    with cache.write():
+        directory = cache.tree.ensure_dir(RelPath(b"d"))
+        cache.mark_dirty([directory], subtree=True)
+        cache.mark_dirty([directory])
+    (work,) = (work for work in WorkQueue(cache).due(0, 1, 10) if work.node == directory)
+    assert work.subtree

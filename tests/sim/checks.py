@@ -166,8 +166,8 @@ def _why(host: Host, node: Node, reasons: dict[int, str]) -> str:
     """Return what is known of a node that is not as it should be."""
     blob = host.arena.blobs.info(Hash(node.hash)) if node.hash is not None else None
     return (
-        f"{Kind(node.kind).name} queued: {reasons.get(node.id)!r}, entries: {host.arena.cache.entries(node.id)},"
-        f" blob: {blob}"
+        f"{Kind(node.kind).name} queued: {reasons.get(node.id)!r}, blob: {blob},"
+        f" entries: {host.arena.cache.entries(node.id)}"
     )
 
 

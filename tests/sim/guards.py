@@ -1,6 +1,6 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
-I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step in which a quota changed.
+I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step that changed a quota.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Guards(trio.abc.Instrument):
         self.reservations += 1
         self._changed.append(quota)
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - of the interface
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
         if not self._changed:
             return
         for quota in self._changed:

@@ -211,10 +211,6 @@ class Requests:
         if not rows:
             return
         row = self._rng.choice(rows)
-        # What the user sees now is what he decides about.
-        row = next((again for again in await host.service.conflicts(row.at) if again.at == row.at), None)
-        if row is None:
-            return
         peers = [name for version in row.versions for name in version.peers if name != host.name]
         keep = self._rng.choice(["local", "both", *peers])
         self._ledger.note(host.name, f"resolves {row.at.path!r}, keeps {keep}")

@@ -1,6 +1,6 @@
 """Replay or search: ``python -m tests.sim.run --seed N --steps M [--count K] [--jobs J] [--bug NAME] …``.
 
-Each seed runs in a process of its own that starts with ``PYTHONHASHSEED=0``: only so is a run the same each time.
+Processes are started with ``PYTHONHASHSEED=0``: only so is a seed the same run each time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import trio
 from blake3 import blake3
 
+from tests.sim.bugs import BUGS, put_in
 from tests.sim.household import Household
 from tests.sim.world import World
 
@@ -39,16 +44,16 @@ class Outcome:
     cpu_s: float = 0.0
 
 
-def simulate(root: Path, seed: int, steps: int, *, kills: bool = True) -> Outcome:
+def simulate(root: Path, seed: int, steps: int, *, kills: bool = True, bug: str | None = None) -> Outcome:
     """Run one household."""
     started = time.process_time()
     world = World(seed)
     household = Household(root, world, seed, kills=kills)
     outcome = Outcome(seed)
     try:
-        with world:
+        with world, put_in(bug):
             outcome.found = trio.run(household.run, steps, clock=world.clock, instruments=[household.guards])
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         outcome.found = [*household.ledger.problems, traceback.format_exc()]
@@ -73,47 +78,67 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True) -> Outcom
 
 
 def _replay(options: argparse.Namespace, seed: int) -> str:
-    kills = " --no-kills" if options.no_kills else ""
-    return f"python -m tests.sim.run --seed {seed} --steps {options.steps}{kills}"
+    more = (" --no-kills" if options.no_kills else "") + (f" --bug {options.bug}" if options.bug else "")
+    return f"python -m tests.sim.run --seed {seed} --steps {options.steps}{more}"
 
 
 def _one(options: argparse.Namespace, seed: int) -> Outcome:
+    gc.set_threshold(50_000, 20, 100)  # a simulation makes much garbage in cycles, and lives for seconds
     root = Path(tempfile.mkdtemp(prefix="sim-", dir=_TMPFS if os.path.isdir(_TMPFS) else None))
     try:
-        return simulate(root, seed, options.steps, kills=not options.no_kills)
+        return simulate(root, seed, options.steps, kills=not options.no_kills, bug=options.bug)
     finally:
         if options.keep:
-            print(f"kept in {root}")  # noqa: T201
+            print(f"kept in {root}", flush=True)  # noqa: T201
         else:
             shutil.rmtree(root, ignore_errors=True)
 
 
+def _all(options: argparse.Namespace) -> Iterator[Outcome]:
+    seeds = range(options.seed, options.seed + options.count)
+    if options.jobs == 1:
+        yield from (_one(options, seed) for seed in seeds)
+        return
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(_one, options), seeds)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.run", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--count", type=int, default=1, help="of seeds")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each seed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--bug", choices=sorted(BUGS), help="put in on purpose")
+    parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep the directories")
+    parser.add_argument("--brief", action="store_true", help="leave out what was done")
+    parser.add_argument("-v", action="store_true", help="with the logs of the daemons")
+    return parser.parse_args()
+
+
 def main() -> int:
     """Run the seeds; 1 if one of them failed."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--no-kills", action="store_true")
-    parser.add_argument("--keep", action="store_true")
-    parser.add_argument("-v", action="store_true")
-    options = parser.parse_args()
+    options = _options()
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, "-m", "tests.sim.run", *sys.argv[1:]],
                   {**os.environ, "PYTHONHASHSEED": "0"})  # fmt: skip
-    gc.set_threshold(50_000, 20, 100)
     logging.basicConfig(level=logging.DEBUG if options.v else logging.ERROR)
-    failed = 0
-    for seed in range(options.seed, options.seed + options.count):
-        outcome = _one(options, seed)
+    failed = steps = 0
+    for outcome in _all(options):
         text = "FAILED" if outcome.found else "ok"
         print(  # noqa: T201
-            f"seed {seed}: {text} in {outcome.cpu_s:.1f} s, {outcome.digest}: {outcome.figures}", flush=True
+            f"seed {outcome.seed}: {text} in {outcome.cpu_s:.1f} s, {outcome.digest}: {outcome.figures}",
+            flush=True,
         )
+        steps += options.steps
         if outcome.found:
             failed += 1
-            lines = [f"replay: {_replay(options, seed)}", *outcome.found, "", *outcome.log]
+            lines = [f"replay: {_replay(options, outcome.seed)}", *outcome.found]
+            if not options.brief:
+                lines += ["", *outcome.log]
             print("\n".join(line if "Traceback" in line else repr(line)[1:-1] for line in lines))  # noqa: T201
+    print(f"{options.count} seeds, {steps} steps, {failed} failed")  # noqa: T201
     return 1 if failed else 0
 
 

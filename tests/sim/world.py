@@ -1,12 +1,12 @@
 """The machine that a simulated household runs on: one clock, one order of events, deaths at any step.
 
-Inside ``with World(seed)`` everything that could differ between two runs comes from the seed: time is a mock clock
-that jumps to the next thing to do, workers run inline with random pauses around them, trio's order of tasks,
-random numbers and identifiers are seeded. INVARIANT: the same seed and code give the same run, if
+Inside ``with World(seed)`` everything that could differ between two runs comes from the seed: time is a mock
+clock that jumps to the next thing to do, workers run inline with random pauses around them, trio's order of
+tasks, random numbers and identifiers are seeded. INVARIANT: the same seed and code give the same run, if
 ``PYTHONHASHSEED`` is the same (`tests.sim.run` sees to it).
 
-A `Process` is one life of one host. What runs for it finds it in `current`; each of its commits and system calls
-that change a disk is a *step* at which it can die: that call is never made, nor is any later one.
+A `Process` is one life of one host. What runs for it finds it in `current`; each of its commits and system
+calls that change a disk is a *step* at which it can die: that call is never made, nor is any later one.
 """
 
 from __future__ import annotations
