@@ -281,16 +281,16 @@ class ArenaCache:
             self._local_changed(node, real=False)
         self.conn.execute("DELETE FROM entry WHERE node = ? AND peer = ?", (node, peer))
 
-    def next_vector(self, node: int) -> Vector:
+    def next_vector(self, node: int, *, over_deletions: bool = False) -> Vector:
         """Return the vector of a change made here, based on the version this host holds.
 
-        Where everybody is known to have deleted it, that is what was seen: what comes after is no conflict.
+        ``over_deletions``: where everybody is known to have deleted it, that is what was seen.
         The own counter is higher than any that the node's entries know, so that it was never used.
         """
         entries = self.entries(node)
         local = next((entry for entry in entries if entry.peer == LOCAL_PEER), None)
         base = EMPTY
-        if all(entry.holding == Holding.TOMBSTONE for entry in entries):
+        if over_deletions and all(entry.holding == Holding.TOMBSTONE for entry in entries):
             base = merge(Vector(entry.vector) for entry in entries)
         elif local is not None:
             shown = self.shown(node)

@@ -226,7 +226,8 @@ class LocalEntries:
             # A directory's own times and inode number are nobody's change.
             cache.conn.execute("UPDATE entry SET ino = ? WHERE node = ? AND peer = 0", (item.ino, node))
             return
-        vector = cache.next_vector(node)
+        # A directory that comes back, with a file in it say, is no conflict with its deletion.
+        vector = cache.next_vector(node, over_deletions=item.kind == Kind.DIR)
         if row is not None and row[0] == Holding.CACHED and content != row[5]:
             cache.trash_cached(node, cache.self_key, Reason.REPLACED)
         entry = EntryRow(
