@@ -16,7 +16,7 @@ SEEDS, STEPS = 100, 500
 """50 000 steps in all."""
 
 CAUGHT = {"vector-not-merged": (100, "I1"), "old-content-dropped": (108, "I5"), "lease-skipped": (115, "I5")}
-"""Seeds that find a bug put in on purpose in 300 steps, by the breach of what, and that are well without it."""
+"""Seeds that find a bug put in on purpose in 300 steps, by a breach of what; they are well without it."""
 
 _OUTCOME = re.compile(r"seed (\d+): (ok|FAILED) in [\d.]+ s, (\w+):")
 
