@@ -101,7 +101,10 @@ class Resolver:
             UsageError: ``keep`` names no version.
             NoHolderError: its content cannot be had now.
             PathReadOnlyError: the arena has no datadir, which this needs.
+            ChangedError: one of the versions is not hashed yet, so nobody can have looked at it.
         """
+        if any(self._is_unhashed(one) for one in self._versions):
+            raise ChangedError(f"a version of {self._text} is not hashed yet", hint="try again soon")
         before = self._arena.cache.shown(self._node)
         beside: list[ArenaPath] = []
         if keep == BOTH:
@@ -118,6 +121,10 @@ class Resolver:
         await self._keep(kept)
         self._tell(before.hash, kept)
         return Resolved(self._at, keep, tuple(beside))
+
+    @staticmethod
+    def _is_unhashed(one: Alternative) -> bool:
+        return not one.deleted and one.meta.kind == Kind.FILE and one.meta.hash is None
 
     def _local(self) -> Alternative:
         for one in self._versions:

@@ -7,8 +7,9 @@ import pytest
 from blake3 import blake3
 
 from core.api import ArenaPath
+from core.choice import Flag
 from core.conflicts import Resolver, conflict_name
-from core.errors import NoHolderError, PathReadOnlyError, UsageError
+from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged
 from core.types import Kind, Mark
 from tests.core.engines import Host, linked, until
@@ -238,6 +239,25 @@ async def test_a_deletion_that_lost_is_no_question_where_the_changed_file_is_own
             await until(lambda: bert.real() == {b"plan.txt": b"changed by anna"})
             await _all_agree(*hosts)
             assert any(isinstance(event, ConflictChanged) and event.revived for event in bert.events)
+
+
+@trio_test
+async def test_nothing_is_decided_over_a_version_that_nobody_can_have_looked_at(tmp_path: Path) -> None:
+    anna, bert = hosts = _household(tmp_path, "anna", "bert", mark=Mark.WATCH)
+    async with anna.up(), bert.up():
+        for host in hosts:
+            host.write("plan.txt", b"common")
+            await host.idle()
+        (bert.data / "plan.txt").unlink()
+        await until(lambda: not bert.node("plan.txt"))
+        async with linked(*hosts):
+            await until(lambda: _flags(bert) & Flag.REVIVED)
+        node = bert.node("plan.txt") or 0
+        # As anna's next version is announced, before she has hashed it.
+        bert.arena.cache.conn.execute("UPDATE entry SET hash = NULL WHERE node = ? AND peer > 0", (node,))
+        with pytest.raises(ChangedError, match="not hashed yet"):
+            await bert.service.conflict_resolve(AT, "local")
+        assert _flags(bert) & Flag.REVIVED
 
 
 @trio_test
