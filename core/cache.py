@@ -245,7 +245,7 @@ class ArenaCache:
         return EntryRow(*row) if row else None
 
     def local_ino(self, node: int) -> int:
-        """Return the inode number in the datadir of what is real at a node; 0 if nothing is."""
+        """Return the inode number in the datadir of what is real at a node, or was until it was unrealized."""
         row = self.conn.execute("SELECT ino FROM entry WHERE node = ? AND peer = 0", (node,)).fetchone()
         return int(row[0]) if row else 0
 
@@ -285,6 +285,8 @@ class ArenaCache:
         """Return the vector of a change made here, based on the version this host holds.
 
         ``over_deletions``: where everybody is known to have deleted it, that is what was seen.
+        What is cached here and never was in the datadir was not seen there: a file made at its path is
+        another one, and stands beside it. What was real and became cached was seen.
         The own counter is higher than any that the node's entries know, so that it was never used.
         """
         entries = self.entries(node)
@@ -292,7 +294,7 @@ class ArenaCache:
         base = EMPTY
         if over_deletions and all(entry.holding == Holding.TOMBSTONE for entry in entries):
             base = merge(Vector(entry.vector) for entry in entries)
-        elif local is not None:
+        elif local is not None and (local.holding != Holding.CACHED or self.local_ino(node)):
             shown = self.shown(node)
             base = Vector(shown.vector if shown.local else local.vector)
         return self.vector_over(node, [base])

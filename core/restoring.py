@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.api import ArenaPath, Restored, TrashRow
 from core.db import Connection
-from core.errors import PathNotFoundError, RealizeError
+from core.errors import ChangedError, PathNotFoundError, RealizeError
 from core.events import FileChanged
 from core.paths import display
 from core.putting import Cause, NewVersion, put_real, require_datadir
@@ -86,14 +86,18 @@ async def _try_restore(arena: Arena, row: Trashed) -> Restored:
 
 async def _restore_one(arena: Arena, row: Trashed) -> None:
     cache = arena.cache
-
-    def vector(node: int) -> Vector:
-        seen = [Vector(cache.shown(node).vector)]
-        local = cache.local_entry(node)
-        return cache.vector_over(node, [*seen, Vector(local.vector)] if local is not None else seen)
-
     before = cache.tree.find(row.path)
     old = cache.shown(before) if before is not None else None
+    if old is not None and old.kind == Kind.FILE and old.hash is None:
+        where = f"{display(arena.name)}/{display(row.path)}"
+        raise ChangedError(f"{where} is being changed, and not hashed yet", hint="try again soon")
+    # What is there now was seen; what comes until the file is in its place stands beside it.
+    local = cache.local_entry(before) if before is not None else None
+    seen = [Vector(found.vector) for found in (old, local) if found is not None]
+
+    def vector(node: int) -> Vector:
+        return cache.vector_over(node, seen)
+
     version = NewVersion(Kind.FILE, row.size, row.mtime_ns, row.mode, row.hash)
     await put_real(arena, row.path, version, vector, Cause(Reason.REPLACED, cache.self_key))
     cache.trash.remove([row.id])

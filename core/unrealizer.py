@@ -225,7 +225,7 @@ class Unrealizer:
         entry = work.entry
         if entry is None:
             raise RuntimeError("only what is real is unrealized")
-        cache.put_entry(work.node, entry._replace(holding=int(Holding.CACHED)))
+        cache.put_entry(work.node, entry._replace(holding=int(Holding.CACHED)), ino=work.ino)
         cache.history.append(work.node, Op.AVAILABLE)
         cache.refresh(work.node)
         cache.changes.nodes.add(work.node)

@@ -36,7 +36,7 @@ CREATE TABLE entry (
     hash BLOB,
     vector BLOB NOT NULL,
     target BLOB,
-    ino INTEGER NOT NULL,       -- inode number in the datadir for a real local entry; else 0
+    ino INTEGER NOT NULL,       -- inode number in the datadir for a real local entry, or one that was unrealized; else 0
     stamp INTEGER NOT NULL,     -- peer.stamp of the catch-up that listed it last; 0 for local entries
     PRIMARY KEY (node, peer)
 ) STRICT, WITHOUT ROWID;

@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 from blake3 import blake3
 
+from core.types import Holding
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger, files_in
 from tests.sim.world import World
@@ -112,10 +113,26 @@ class Users:
 
     def _put(self, host: Host, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.ledger.gave_up_file(path)
+        self._gave_up(host, path)
         path.write_bytes(data)
         self._stamp(path)
         self.ledger.wrote(self.relative(host, path), data)
+
+    def _gave_up(self, host: Host, path: Path) -> None:
+        """A user puts another file where he sees one, or where one of his was until it was unrealized."""
+        self.ledger.gave_up_file(path)
+        if not host.running:
+            return
+        cache = host.arena.cache
+        node = cache.tree.find(self.relative(host, path))
+        entry = cache.local_entry(node) if node is not None else None
+        if (
+            node is not None
+            and entry is not None
+            and entry.holding == Holding.CACHED
+            and cache.local_ino(node)
+        ):
+            self.ledger.gave_up(entry.hash or b"")
 
     def _create(self, host: Host) -> None:
         path = self._some_place(host)
@@ -149,7 +166,7 @@ class Users:
         temporary.write_bytes(data)
         self._stamp(temporary)
         self.ledger.saw(self.relative(host, temporary), data)
-        self.ledger.gave_up_file(path)
+        self._gave_up(host, path)
         temporary.rename(path)
         self.ledger.wrote(self.relative(host, path), data)
 
@@ -172,7 +189,7 @@ class Users:
             self._note(host, "rename", path, f"-> {self.relative(host, to)!r}")
             content = blake3(path.read_bytes()).digest()
             to.parent.mkdir(parents=True, exist_ok=True)
-            self.ledger.gave_up_file(to)
+            self._gave_up(host, to)
             path.rename(to)
             self.ledger.renamed_file(content, self.relative(host, path), self.relative(host, to))
 
