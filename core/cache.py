@@ -245,7 +245,7 @@ class ArenaCache:
         return EntryRow(*row) if row else None
 
     def local_ino(self, node: int) -> int:
-        """Return the inode number in the datadir of what is real at a node, or was until it was unrealized."""
+        """Return the inode number in the datadir of what is, or was before it was unrealized, real here."""
         row = self.conn.execute("SELECT ino FROM entry WHERE node = ? AND peer = 0", (node,)).fetchone()
         return int(row[0]) if row else 0
 

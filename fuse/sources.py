@@ -178,7 +178,12 @@ class BlobSource:
         while at < end:
             reached = _covered_up_to(self._ranges, at, end)
             if reached > at:
-                parts.append(await self._read_file(at, reached, last=reached == end))
+                try:
+                    parts.append(await self._read_file(at, reached, last=reached == end))
+                except FileNotFoundError:
+                    # RACE: the user evicted it after the fetch and before the file was opened here.
+                    self._ranges = ByteRanges()
+                    continue
                 at = reached
                 continue
             fetched = await self._fetch(at, end, ahead)

@@ -157,6 +157,30 @@ async def test_three_hosts_end_with_as_many_real_copies_as_min_copies_asks_for(t
             assert copies() == {2}
 
 
+async def test_a_file_made_where_one_was_unrealized_replaces_it(tmp_path: Path) -> None:
+    async with pair(tmp_path, Mark.WATCH, Mark.OWN) as (one, other):
+        one.write("f", b"first")
+        await until(lambda: local(one, "f") == Holding.CACHED)
+        one.write("f", b"and the second")
+        await until(lambda: (other.data / "f").read_bytes() == b"and the second")
+        for host in (one, other):
+            await host.idle()
+            assert not await host.service.conflicts()
+
+
+async def test_a_file_made_where_another_ones_was_only_cached_stands_beside_it(tmp_path: Path) -> None:
+    name = "IMG_0001.jpg"
+    async with pair(tmp_path, Mark.KEEP, Mark.OWN) as (one, other):
+        other.write(name, b"a photo of the other's")
+        await until(lambda: local(one, name) == Holding.CACHED)
+        one.write(name, b"a photo of the one's")
+        for host in (one, other):
+            await until(lambda: host.arena.cache.shown(host.node(name) or 0).flags & 1)  # noqa: B023 - at once
+            await host.idle()
+        assert (one.data / name).read_bytes() == b"a photo of the one's"
+        assert (other.data / name).read_bytes() == b"a photo of the other's"
+
+
 async def test_an_open_file_stays_until_it_is_closed(tmp_path: Path) -> None:
     async with pair(tmp_path, Mark.OWN, Mark.OWN) as (one, other):
         at = one.write("f", b"precious")

@@ -143,7 +143,10 @@ class Requests:
                 data = got.data[: end - at]
                 if not data:
                     if file < 0:
-                        file = os.open(host.workdir / "blobs" / blob_name(content), os.O_RDONLY)
+                        try:
+                            file = os.open(host.workdir / "blobs" / blob_name(content), os.O_RDONLY)
+                        except FileNotFoundError:
+                            continue  # evicted before it was opened, as `fuse.sources` has it
                     covered = [min(stop, end) for start, stop in got.ranges if start <= at < stop]
                     if not covered:
                         self._ledger.problems.append(f"{host.name}: a fetch of {node.path!r} gave nothing")
