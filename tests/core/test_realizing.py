@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,37 @@ async def test_a_fetch_that_fails_after_its_holder_came_back_is_tried_again(
         await b.mark("f", Mark.OWN)
         await until(lambda: b.real() == {b"f": b"content"})
         assert not failures
+
+
+async def test_what_was_marked_while_the_datadir_was_away_is_made_real_by_a_later_daemon(
+    tmp_path: Path,
+) -> None:
+    one = Host(tmp_path, "one", ["other"])
+    other = Host(tmp_path, "other", ["one"])
+    one.write("d/f", b"data")
+    async with one.up():
+        async with other.up(), linked(one, other):
+            await until(lambda: other.node("d/f"))
+            await one.idle()
+            other.data.rename(other.base / "away")
+            await until(lambda: other.arena.offline)
+            await other.mark("", Mark.OWN)
+            await other.idle()
+            assert other.arena.cache.shown(other.node("d/f") or 0).local == 2
+        (other.base / "away").rename(other.data)
+        async with other.up():
+            await until(lambda: other.real() == {b"d/f": b"data"})
+
+
+async def test_what_is_marked_is_made_real_once_the_arena_gets_a_datadir(tmp_path: Path) -> None:
+    one = Host(tmp_path, "one", ["other"])
+    other = Host(tmp_path, "other", ["one"], datadir=None, mark=Mark.OWN)
+    one.write("d/f", b"data")
+    async with one.up():
+        async with other.up(), linked(one, other):
+            await until(lambda: (node := other.node("d/f")) and other.arena.cache.shown(node).local == 2)
+            await other.idle()
+        arena = replace(other.config.arenas[0], datadir=other.data)
+        other.config = replace(other.config, arenas=(arena,))
+        async with other.up():
+            await until(lambda: other.real() == {b"d/f": b"data"})
