@@ -157,9 +157,9 @@ class Arena:
             was_offline, self.offline = self.offline, ""
             self.looked_at.set()
             self.mark_writer.wake()
-            if was_offline:
-                with self.cache.write():
-                    self.cache.mark_dirty([self.cache.root], subtree=True)  # what was left undone
+            with self.cache.write():
+                if self.work.take_left_undone() or was_offline:
+                    self.cache.mark_dirty([self.cache.root], subtree=True)
             self.events.emit(ArenaChanged(arena=self.name, online=True))
 
         def progress(row: HashingRow) -> None:

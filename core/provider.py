@@ -170,7 +170,10 @@ def _open_in(datadir: bytes, path: RelPath) -> int:
 
 
 def _read_all(datadir: bytes, places: list[_Place | None]) -> list[bytes | None]:
-    root_fd = os.open(datadir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if datadir else -1
+    root_fd = -1
+    if datadir:
+        with suppress(OSError):  # it may be away: what lies in blobs is held all the same
+            root_fd = os.open(datadir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return [_read_place(root_fd, place) if place is not None else None for place in places]
     finally:

@@ -141,7 +141,7 @@ class ArenaRunner:
                         given_up.append(work)
                     case Action.RELEASE:
                         released.append(work)
-            self.queue.finish(idle)
+            self._finish(idle)
             self.queue.postpone(unquiet, UNQUIET)
             self._settle_areas(idle)
             self._record_cached(cached)
@@ -346,7 +346,7 @@ class ArenaRunner:
                         idle.append(work)
                     case _:  # it stays in the queue: the blob was given to another path of that content
                         continue
-            self.queue.finish(idle)
+            self._finish(idle)
             self._record_cached(cached)
             self._protect(placed)
         if placed:
@@ -357,7 +357,13 @@ class ArenaRunner:
     def _record_cached(self, works: Sequence[Work]) -> None:
         if works:
             self.arena.record_cached([work.node for work in works])
-            self.queue.finish(works)
+            self._finish(works)
+
+    def _finish(self, works: Sequence[Work]) -> None:
+        """Take nodes out of the queue about which nothing more can be done now."""
+        self.queue.finish(works)
+        if works and (self.arena.datadir is None or self.arena.offline):
+            self.queue.leave_undone()
 
     def _fail(self, work: Work, error: RealizeError) -> float | None:
         wait = self._lacks_holder(work, error)

@@ -116,6 +116,20 @@ class WorkQueue:
             "DELETE FROM dirty WHERE node = ? AND counter = ?", [(w.node, w.counter) for w in works]
         )
 
+    def leave_undone(self) -> None:
+        """Remember that nodes were finished without the datadir they may be wanted in; inside `write`.
+
+        In the database: it may be another life of the daemon that finds the datadir.
+        """
+        self._cache.conn.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('left_undone', 1)")
+
+    def take_left_undone(self) -> bool:
+        """Say whether nodes were finished without the datadir since the last call; inside `write`."""
+        row: Any = self._cache.conn.execute(
+            "DELETE FROM meta WHERE key = 'left_undone' RETURNING value"
+        ).fetchone()
+        return row is not None
+
     def fail(self, work: Work, reason: str, now_ns: int, *, wait_for_peer: bool = False) -> float | None:
         """Put a failed node off; returns the seconds until it is tried again, None: when a peer connects."""
         delay_s: float | None = None

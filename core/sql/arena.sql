@@ -3,7 +3,7 @@
 
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,       -- 'uuid', 'inode_next', 'inode_end', 'root', 'datadir_device', 'datadir_ino',
-                                -- 'clean' (core.blobs)
+                                -- 'clean' (core.blobs), 'left_undone' (core.work)
     value ANY NOT NULL
 ) STRICT;
 

@@ -6,14 +6,16 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from core.errors import NoHolderError
 from core.events import JobChanged
-from core.types import Mark
+from core.types import Hash, Mark
 from tests.core.engines import Host, linked, until
 
 pytestmark = pytest.mark.trio
@@ -150,3 +152,53 @@ async def test_a_fetch_that_fails_after_its_holder_came_back_is_tried_again(
         await b.mark("f", Mark.OWN)
         await until(lambda: b.real() == {b"f": b"content"})
         assert not failures
+
+
+async def test_what_was_marked_while_the_datadir_was_away_is_made_real_by_a_later_daemon(
+    tmp_path: Path,
+) -> None:
+    one = Host(tmp_path, "one", ["other"])
+    other = Host(tmp_path, "other", ["one"])
+    one.write("d/f", b"data")
+    async with one.up():
+        async with other.up(), linked(one, other):
+            await until(lambda: other.node("d/f"))
+            await one.idle()
+            other.data.rename(other.base / "away")
+            await until(lambda: other.arena.offline)
+            await other.mark("", Mark.OWN)
+            await other.idle()
+            assert other.arena.cache.shown(other.node("d/f") or 0).local == 2
+        (other.base / "away").rename(other.data)
+        async with other.up():
+            await until(lambda: other.real() == {b"d/f": b"data"})
+
+
+async def test_what_is_marked_is_made_real_once_the_arena_gets_a_datadir(tmp_path: Path) -> None:
+    one = Host(tmp_path, "one", ["other"])
+    other = Host(tmp_path, "other", ["one"], datadir=None, mark=Mark.OWN)
+    one.write("d/f", b"data")
+    async with one.up():
+        async with other.up(), linked(one, other):
+            await until(lambda: (node := other.node("d/f")) and other.arena.cache.shown(node).local == 2)
+            await other.idle()
+        arena = replace(other.config.arenas[0], datadir=other.data)
+        other.config = replace(other.config, arenas=(arena,))
+        async with other.up():
+            await until(lambda: other.real() == {b"d/f": b"data"})
+
+
+async def test_what_lies_in_blobs_is_given_though_the_datadir_is_away(tmp_path: Path) -> None:
+    one = Host(tmp_path, "one", ["other"])
+    other = Host(tmp_path, "other", ["one"])
+    one.write("real", b"in the datadir")
+    one.write("kept", b"in a blob")
+    async with one.up(), other.up(), linked(one, other):
+        await until(lambda: other.node("real") and other.node("kept"))
+        await other.mark("kept", Mark.KEEP)
+        await other.mark("real", Mark.OWN)
+        await until(lambda: other.real() and other.arena.cache.shown(other.node("kept") or 0).local == 2)
+        await other.idle()
+        other.data.rename(other.base / "away")
+        contents = [Hash(blake3(b"in the datadir").digest()), Hash(blake3(b"in a blob").digest())]
+        assert await other.running.provider.read_small("docs", contents) == [None, b"in a blob"]

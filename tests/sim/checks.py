@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from core.choice import Flag
+from core.choice import Flag, choose
 from core.types import Hash, Holding, Kind, Mark
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host, files_below
@@ -145,10 +145,10 @@ def _marks_unsatisfied(host: Host, shown: list[Node]) -> Iterator[str]:
             continue
         mark = cache.marks.effective(node.id, node.parent)
         if mark is Mark.OWN and host.datadir is not None:
-            entry = cache.local_entry(node.id)
-            # A directory that was deleted elsewhere is kept, unannounced, while something is in it.
-            kept = node.kind == Kind.DIR and entry is not None and entry.holding == Holding.REAL
-            if node.local != Holding.REAL and not kept:
+            # A directory that was deleted is shown while something is in it: it neither goes nor comes
+            # back for that. One that something real is in was made with it.
+            implicit = node.kind == Kind.DIR and choose(cache.entries(node.id)).kind == Kind.NONE
+            if node.local != Holding.REAL and not implicit:
                 yield f"{node.path!r} is marked own and not real: {_why(host, node, reasons)}"
         elif mark is not Mark.WATCH and node.kind == Kind.FILE and not node.local:
             yield f"{node.path!r} is marked {mark} and not held: {_why(host, node, reasons)}"
