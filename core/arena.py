@@ -45,7 +45,7 @@ from core.paths import display, join
 from core.placing import Identity
 from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
-from core.trash import Displaced, adopt_displaced, displaced_node
+from core.trash import Adoption, Displaced, adopt_displaced, displaced_node
 from core.trashrows import Reason
 from core.trouble import Trouble
 from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
@@ -55,6 +55,7 @@ _log = logging.getLogger("realize.core.arena")
 
 _TELL_BYTES = 1024 * 1024
 _TELL_S = 0.5
+_WRITTEN_S = 5.0
 _TELL_PATHS = 5
 
 
@@ -126,6 +127,8 @@ class Arena:
         self.lender = Lender(self, self_key)
         self.in_transit: dict[Hash, Path] = {}
         """Where contents are for the moment that they are neither in the datadir nor in the blob store."""
+        self._written_to: dict[Path, tuple[RelPath, Reason, PeerKey | None]] = {}
+        """Files on their way to the trash that a program has open for writing."""
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -231,6 +234,7 @@ class Arena:
                 nursery.start_soon(self.index.run)
                 nursery.start_soon(self.mark_writer.run)
             nursery.start_soon(self._tell_quota)
+            nursery.start_soon(self._take_written)
             task_status.started()
             await trio.sleep_forever()
 
@@ -340,7 +344,8 @@ class Arena:
     async def to_trash(self, displaced: Path, path: RelPath, why: Reason, by: PeerKey | None) -> bool:
         """Move a file that was taken out of ``path`` of the datadir to the trash; says whether it is there.
 
-        ``by`` is whose change displaced it, None if that is not known.
+        ``by`` is whose change displaced it, None if that is not known. While a program has it open for
+        writing it waits, and is tried again every few seconds.
         """
 
         def record(found: Displaced) -> None:
@@ -355,7 +360,26 @@ class Arena:
                 by=by,
             )
 
-        return await adopt_displaced(self.blobs, displaced, record)
+        adopted = await adopt_displaced(self.blobs, displaced, record)
+        if adopted is not Adoption.IN_USE:
+            self._written_to.pop(displaced, None)
+        elif displaced not in self._written_to:
+            _log.info("%s: %s of %s: %s", self.name, displaced, display(path), adopted.value)
+            self._written_to[displaced] = path, why, by
+        return adopted is Adoption.DONE
+
+    async def take_written(self) -> None:
+        """Take files into the trash that waited because a program had them open for writing."""
+        for displaced, (path, why, by) in list(self._written_to.items()):
+            await self.to_trash(displaced, path, why, by)
+
+    async def _take_written(self) -> None:
+        while True:
+            await trio.sleep(_WRITTEN_S)
+            try:
+                await self.take_written()
+            except StoreError as error:
+                self.trouble.found(error)
 
     def no_longer_needed(self, content: Hash) -> None:
         """A content is a real file now: unless its blob is cached as well, it is the first to go."""

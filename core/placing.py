@@ -77,6 +77,8 @@ class Placed:
     displaced: bool = False
     changed: bool = False
     """Something else than expected was there; nothing was done."""
+    occupied: bool = False
+    """It is the directory to be removed, and something is in it; nothing was done."""
     error: OSError | None = None
 
 
@@ -290,7 +292,7 @@ def _take_out(at: int, name: bytes, placement: Placement) -> Placed:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            return Placed(changed=True)
+            return Placed(occupied=True)
         return Placed()
     if placement.displaced is None:
         raise OSError(errno.EINVAL, "a deleted file needs a place in the trash", name)

@@ -150,11 +150,13 @@ def _identity(arena: Arena, node: int) -> Identity | None:
 
 
 def _check(path: RelPath, placed: Placed) -> None:
+    if placed.occupied or (
+        placed.error is not None and placed.error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+    ):
+        raise PathExistsError(
+            f"{display(path)} is a directory with something in it", hint="move it away first"
+        )
     if placed.error is not None:
-        if placed.error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise PathExistsError(
-                f"{display(path)} is a directory with something in it", hint="move it away first"
-            )
         raise StoreError(f"{display(path)} cannot be written: {placed.error.strerror}") from placed.error
     if placed.changed:
         raise ChangedError(

@@ -29,7 +29,7 @@ from core.trash import displaced_name
 from core.trashrows import Reason
 from core.types import Hash, Holding, Kind, PeerKey, RelPath, Vector
 from core.versions import EMPTY, advanced
-from core.work import Work
+from core.work import NOT_EMPTY, Work
 
 if TYPE_CHECKING:
     from core.arena import Arena
@@ -267,6 +267,9 @@ class Realizer:
                     continue
                 if result.changed:
                     outcomes.append(Outcome(work, CHANGED_HERE))
+                    continue
+                if result.occupied:
+                    outcomes.append(Outcome(work, NOT_EMPTY))
                     continue
                 outcomes.append(Outcome(work))
                 if action is Action.DELETE:

@@ -1,22 +1,19 @@
 """Taking files out of the datadir that nobody has open, so that their content can become a blob.
 
 Blocking I/O: run it in a worker. A blob must never change, so a file is taken only while the kernel says
-that no program has it open or mapped (a write lease, ``F_SETLEASE``, man 2 fcntl); whoever opens it between
+that no program has it open or mapped (a lease, `core.filelease`); whoever opens it between
 the look and the rename breaks the lease, which is seen, and the file goes back where it was.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import signal
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from core import markattr
+from core import filelease, markattr
 from core.blobdisk import LocalDisk
 from core.disk import DIR_FLAGS, READ_FLAGS
 from core.errors import StoreError
@@ -24,8 +21,6 @@ from core.paths import split
 from core.placing import Directories, Identity, rename_noreplace
 from core.types import RelPath
 
-_F_SETLEASE, _F_GETLEASE, _F_SETSIG = 1024, 1025, 10
-"""linux/fcntl.h; Python's module has the first two only where its C library does."""
 _BLOB_MODE = 0o600
 _OTHER = b".link"
 """Added to the name of one of several names of a file, of which a copy was made."""
@@ -65,7 +60,7 @@ def take(datadir: os.PathLike[str], takings: Sequence[Taking]) -> list[Taken]:
     The leases are held, and the files open, until all are taken: not more than some hundred at a time.
 
     Raises:
-        OSError: the datadir itself cannot be opened.
+        OSError: the datadir itself cannot be filelease.
     """
     with ExitStack() as stack:
         root_fd = os.open(datadir, DIR_FLAGS)
@@ -107,12 +102,9 @@ def _take(at: int, name: bytes, fd: int, taking: Taking) -> Taken:
     if not _is_expected(fd, taking.expected):
         return Taken(changed=True)
     try:
-        # The default signal would end the process if somebody opens the file now; this one is ignored.
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, _F_SETLEASE, fcntl.F_WRLCK)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EBUSY):
+        if not filelease.lease(fd, filelease.ALONE):
             return Taken(problem=OPEN)
+    except OSError as error:
         return Taken(problem=f"this filesystem cannot tell whether a program has it open: {error.strerror}")
     # RACE: it may have been written to and closed between the first look and the lease.
     found = os.fstat(fd)
@@ -129,7 +121,7 @@ def _settled(taking: Taking, at: int, fd: int, taken: Taken) -> Taken:
     """Make sure of a file that was taken, or put it back."""
     name, other = split(taking.path)[1], taking.to + _OTHER
     copied = os.path.lexists(other)
-    if fcntl.fcntl(fd, _F_GETLEASE) == fcntl.F_WRLCK and _is_expected(fd, taking.expected):
+    if filelease.kept(fd, filelease.ALONE) and _is_expected(fd, taking.expected):
         if copied:
             os.unlink(other)
         with suppress(OSError):  # its mode and attribute are nothing to a blob
@@ -150,7 +142,7 @@ def put_back(datadir: os.PathLike[str], taking: Taking) -> bool:
     """Put a file that was taken back where it was; False: it is still at ``to``, for its place is not free.
 
     Raises:
-        OSError: the datadir cannot be opened.
+        OSError: the datadir cannot be filelease.
     """
     parent, name = split(taking.path)
     with ExitStack() as stack:

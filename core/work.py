@@ -28,12 +28,15 @@ UNCONFIRMED = "waits for a peer that confirms its copy"
 UNQUIET = "it was changed a moment ago"
 """Reason of a real file that is given up once nobody has changed it for a while."""
 
+NOT_EMPTY = "it was deleted elsewhere, but something is in it here"
+"""Reason of a directory that goes once what is in it has gone, or was moved away (ignored files, say)."""
+
 PEER_REASONS = (NO_HOLDER, UNCONFIRMED)
 
 
 def is_waiting(reason: str) -> bool:
     """Say whether a node with this reason waits for something rather than failed."""
-    return reason in PEER_REASONS or reason == UNQUIET or reason.startswith(NO_ROOM)
+    return reason in (*PEER_REASONS, UNQUIET, NOT_EMPTY) or reason.startswith(NO_ROOM)
 
 
 _NEVER_NS = (1 << 63) - 1
@@ -224,14 +227,16 @@ class WorkQueue:
         """
         cache = self._cache
         rows: list[Any] = cache.conn.execute(
-            "SELECT n.id, n.kind, n.local, e.peer, EXISTS (SELECT 1 FROM blob b WHERE b.hash = n.hash)"
+            "SELECT n.id, n.kind, n.local, e.peer, e.kind,"
+            " EXISTS (SELECT 1 FROM blob b WHERE b.hash = n.hash)"
             " FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0 WHERE n.parent = ?",
             (work.node,),
         ).fetchall()
         files: list[int] = []
         directories: list[int] = []
-        for node, kind, local, own, blob in rows:
-            if kind == Kind.DIR:
+        for node, kind, local, own, own_kind, blob in rows:
+            # What is a directory only here was deleted or replaced elsewhere, as is what is in it.
+            if Kind.DIR in (kind, own_kind):
                 directories.append(node)
             elif local or own is not None or blob or cache.marks.effective(node, work.node) is not Mark.WATCH:
                 files.append(node)

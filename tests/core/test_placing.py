@@ -318,7 +318,7 @@ def test_a_directory_is_deleted_only_when_it_is_empty(data: Path) -> None:
     (data / "d").mkdir()
     (data / "d/ignored.tmp").write_bytes(b"x")
     known = identity(data / "d")
-    assert take_out(data, "d", known) == Placed(changed=True)
+    assert take_out(data, "d", known) == Placed(occupied=True)
     (data / "d/ignored.tmp").unlink()
     assert take_out(data, "d", known) == Placed()
     assert not (data / "d").exists()

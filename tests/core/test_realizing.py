@@ -16,16 +16,17 @@ from blake3 import blake3
 from core.errors import NoHolderError
 from core.events import JobChanged
 from core.types import Hash, Mark
+from core.work import NOT_EMPTY
 from tests.core.engines import Host, linked, until
 
 pytestmark = pytest.mark.trio
 
 
 @asynccontextmanager
-async def pair(base: Path) -> AsyncIterator[tuple[Host, Host]]:
+async def pair(base: Path, ignore: tuple[str, ...] = ()) -> AsyncIterator[tuple[Host, Host]]:
     """Give two hosts that own everything, both up and linked."""
-    one = Host(base, "one", ["other"], debounce_s=0.02, mark=Mark.OWN)
-    other = Host(base, "other", ["one"], debounce_s=0.02, mark=Mark.OWN)
+    one = Host(base, "one", ["other"], debounce_s=0.02, mark=Mark.OWN, ignore=ignore)
+    other = Host(base, "other", ["one"], debounce_s=0.02, mark=Mark.OWN, ignore=ignore)
     async with one.up(), other.up(), linked(one, other):
         yield one, other
 
@@ -202,3 +203,37 @@ async def test_what_lies_in_blobs_is_given_though_the_datadir_is_away(tmp_path: 
         other.data.rename(other.base / "away")
         contents = [Hash(blake3(b"in the datadir").digest()), Hash(blake3(b"in a blob").digest())]
         assert await other.running.provider.read_small("docs", contents) == [None, b"in a blob"]
+
+
+async def test_a_tree_that_a_peer_deletes_while_the_datadir_is_away_goes_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (one, other):
+        one.write("d/sub/deep/file", b"content")
+        one.write("stays", b"here")
+        await same(one, other)
+        other.data.rename(other.base / "away")
+        await until(lambda: bool(other.arena.offline))
+        shutil.rmtree(one.data / "d")
+        await until(lambda: other.node("d") is None)
+        await other.idle()
+        (other.base / "away").rename(other.data)
+        await same(one, other)
+        assert [path.name for path in other.data.iterdir()] == ["stays"]
+
+
+async def test_a_directory_that_a_peer_deletes_waits_for_an_ignored_file_in_it_and_says_so(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path, ("*.tmp",)) as (one, other):
+        one.write("d/file", b"content")
+        await same(one, other)
+        ignored = other.write("d/x.tmp", b"nobody knows it")
+        shutil.rmtree(one.data / "d")
+        await until(lambda: [row[2] for row in other.arena.work.waiting(5)] == [NOT_EMPTY])
+        assert ignored.read_bytes() == b"nobody knows it"
+        assert other.arena.work.counts(0)[2] == 0, "it waits: it has not failed"
+        ignored.unlink()
+        other.arena.work.retry()
+        other.running.churten.wake(other.arena.name)
+        await until(lambda: not (other.data / "d").exists())

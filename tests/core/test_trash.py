@@ -152,6 +152,46 @@ async def test_a_file_that_a_crash_left_displaced_is_found_in_the_trash(tmp_path
         assert anna.real() == {b"gone.txt": b"still wanted", b"other.txt": b"here"}
 
 
+async def test_a_deleted_file_that_a_program_writes_to_goes_to_the_trash_with_what_it_wrote_last(
+    tmp_path: Path,
+) -> None:
+    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    path = anna.write("log", b"first line\n")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await bert.mark("", Mark.OWN)
+        await until(lambda: bert.real())
+        with (bert.data / "log").open("ab", buffering=0) as writer, (bert.data / "log").open("rb"):
+            path.unlink()
+            await until(lambda: not bert.real())
+            await bert.idle()
+            writer.write(b"second line\n")
+            await bert.arena.take_written()
+            assert await _listed(bert) == [], "it may still change"
+            writer.write(b"third line\n")
+        reader = next(bert.arena.work_path.glob("old-*")).open("rb")
+        with reader:  # who only reads it does no harm
+            await bert.arena.take_written()
+        whole = _hash(b"first line\nsecond line\nthird line\n")
+        assert await _listed(bert) == [(b"log", "deleted", "anna", whole)]
+        assert await bert.arena.blobs.verify(whole)  # type: ignore[arg-type]
+
+
+async def test_a_deleted_file_with_another_name_is_copied_to_the_trash(tmp_path: Path) -> None:
+    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    path = anna.write("f", b"content")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await bert.mark("", Mark.OWN)
+        await until(lambda: bert.real())
+        other = tmp_path / "other"
+        os.link(bert.data / "f", other)
+        path.unlink()
+        await until(lambda: bert.arena.cache.trash.at(b"f"))
+        await bert.idle()
+        other.write_bytes(b"changed by its other name")
+        assert await bert.arena.blobs.verify(_hash(b"content"))  # type: ignore[arg-type]
+        assert other.stat().st_mode & 0o777 != 0o600, "nor is its mode changed"
+
+
 async def test_what_a_directory_of_the_trash_holds_is_found_name_by_name(tmp_path: Path) -> None:
     anna = Host(tmp_path, "anna", [])
     async with anna.up():
