@@ -86,8 +86,14 @@ def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | No
         cache.put_entry(node, held)
         cache.history.append(node, Op.AVAILABLE)
         cache.history.append(other, Op.DROP)
-    elif left is not None:
-        cache.put_entry(node, left)
+    else:
+        if left is not None:
+            cache.put_entry(node, left)
+        if left is not None or cache.history.has_any():
+            # What history still has to tell of these nodes was of the paths that they had then: a peer who is
+            # told of the other path only would believe for ever that this host holds what it dropped there.
+            cache.history.append(node, Op.REMOVE if left is not None else Op.DROP)
+            cache.history.append(other, Op.DROP)
     cache.refresh(node)
     cache.refresh(other)
     cache.mark_dirty([node])

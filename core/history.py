@@ -92,6 +92,10 @@ class History:
         row = self._conn.execute("SELECT min(seq) FROM history").fetchone()
         return int(row[0]) if row and row[0] is not None else self.last + 1
 
+    def has_any(self) -> bool:
+        """Say whether there may be a peer who is still to be told of a change."""
+        return bool(self._pending) or self.first() <= self.last
+
     def can_follow(self, uuid: bytes, seq: int) -> bool:
         """Say whether everything after ``seq`` of history ``uuid`` is still known."""
         return uuid == self.uuid and self.first() - 1 <= seq <= self.last

@@ -13,8 +13,9 @@ from core.cache import ArenaCache
 from core.history import KEEP_ENTRIES, Op
 from core.local import LocalEntries
 from core.ports import Found, Hashed
+from core.remote import RemoteEntries
 from core.types import Hash, Holding, Kind, RelPath
-from tests.core.caches import A, file, hear, items_of, memory_cache, node, tree
+from tests.core.caches import A, batch, deleted, file, hear, items_of, memory_cache, node, tree
 
 pytestmark = pytest.mark.trio
 ROOT = RelPath(b"")
@@ -135,6 +136,43 @@ async def test_what_is_not_held_any_more_is_a_drop(cache: ArenaCache) -> None:
     cache.drop_cached(b"1" * 32)
     _, news = await take(Announcer(cache).batches(cache.history.uuid, seen), 2)
     assert [row.holding for _, row in items_of([news])] == [Holding.DROPPED]
+
+
+def renamed(cache: ArenaCache, old: bytes, new: bytes, *, a: int) -> None:
+    """Hear from a peer that it renamed a file."""
+    told = batch([file(new, a=a), deleted(old, a=a)], seq=2)
+    told.groups[0].renamed_from = [old, b""]
+    RemoteEntries(cache).apply(A, "a", told)
+
+
+async def test_a_drop_is_told_of_the_path_where_it_was_though_the_node_has_moved(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"old", a=1))
+    cache.set_cached([node(cache, b"old")])
+    seen = cache.history.last
+    cache.drop_cached(b"1" * 32)
+    moved = node(cache, b"old")
+    renamed(cache, b"old", b"new", a=2)
+    assert node(cache, b"new") == moved
+    _, news = await take(Announcer(cache).batches(cache.history.uuid, seen), 2)
+    assert {path: row.holding for path, row in items_of([news])}[b"old"] == Holding.DROPPED
+
+
+async def test_a_deletion_is_told_of_its_path_though_a_peer_renamed_a_file_to_it(cache: ArenaCache) -> None:
+    store = LocalEntries(cache)
+    store.record([found(b"new")])
+    seen = cache.history.last
+    store.remove([RelPath(b"new")])
+    hear(cache, A, file(b"old", a=1))
+    renamed(cache, b"old", b"new", a=2)
+    _, news = await take(Announcer(cache).batches(cache.history.uuid, seen), 2)
+    told = {path: row.holding for path, row in items_of([news])}
+    assert told == {b"old": Holding.DROPPED, b"new": Holding.TOMBSTONE}
+
+
+async def test_a_rename_elsewhere_is_no_news_of_who_holds_nothing_of_it(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"old", a=1))
+    renamed(cache, b"old", b"new", a=2)
+    assert cache.history.last == 0
 
 
 async def test_a_subscriber_ends_with_the_same_tree_however_it_was_told(cache: ArenaCache) -> None:

@@ -1,6 +1,7 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
 I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step that changed a quota.
+And what no user of a datadir can know is noted: that he wrote over a copy which his host held beside it (I8).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import trio
 from blake3 import blake3
 
 from core.blobspace import Space
+from core.local import LocalEntries
 from core.quota import Quota
-from core.types import Hash, Mark
+from core.types import Hash, Holding, Mark
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger
@@ -40,6 +42,7 @@ class Guards(trio.abc.Instrument):
             for name in ("reserve", "settle"):
                 _wrap(undo, Quota, name, self._quota_changed)
             _wrap(undo, Space, "_evict", self._evicting)
+            _wrap(undo, LocalEntries, "_change", self._changing)
             yield
         world.on_unlink = None
 
@@ -74,6 +77,14 @@ class Guards(trio.abc.Instrument):
                     if mark is not Mark.WATCH:
                         path = cache.tree.path(node)
                         self._ledger.problems.append(f"I6 {host.name} evicts {path!r}, marked {mark}")
+
+    # -- I8
+
+    def _changing(self, local: LocalEntries, node: int, *_: object) -> None:
+        """A file that was made where the host held a cached copy replaces that: it was not renamed alone."""
+        held = local._cache.local_entry(node)
+        if held is not None and held.holding == Holding.CACHED and held.hash is not None:
+            self._ledger.touched(held.hash)
 
     # -- I5
 

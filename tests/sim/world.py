@@ -54,6 +54,8 @@ class Process:
         self.killed = False
         self.scope = trio.CancelScope()
         self.fds: set[int] = set()
+        self.buried = False
+        """Whether it has ended and its files are closed."""
         self._left: int | None = None
 
     def die_after(self, steps: int | None) -> None:
@@ -85,6 +87,7 @@ class Process:
             with contextlib.suppress(OSError):
                 _REAL_CLOSE(fd)
         self.fds.clear()
+        self.buried = True
 
 
 current: ContextVar[Process | None] = ContextVar("current", default=None)
@@ -156,6 +159,7 @@ class World:
             self._set(os, name, _stepping(getattr(os, name)))
         self._set(os, "unlink", self._removing(os.unlink))
         self._set(os, "open", _opening(os.open))
+        self._set(os, "dup", _tracked(os.dup))
         self._set(os, "close", _closing)
         self._set(core.placing, "_renameat2", _stepping(core.placing._renameat2))
         self._set(core.disk, "_syscall", _tracked(core.disk._syscall))
@@ -267,5 +271,9 @@ def _opening(real: Callable[..., int]) -> Callable[..., int]:
 def _closing(fd: int) -> None:
     process = current.get()
     if process is not None:
+        # RACE: a task that had not ended when its process died closes what was closed with the process: the
+        # number may be another file's by now, a database of another host even.
+        if process.buried and fd not in process.fds:
+            return
         process.fds.discard(fd)
     _REAL_CLOSE(fd)
