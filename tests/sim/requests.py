@@ -223,7 +223,17 @@ class Requests:
                 self._ledger.gave_up(version.hash)
             elif version.hash is not None:
                 self._ledger.touched(version.hash)
+        self._give_up_below(host, row.at.path)
         await host.service.conflict_resolve(row.at, keep)
+
+    def _give_up_below(self, host: Host, path: bytes) -> None:
+        """What is in a directory that is not kept goes with it."""
+        cache = host.arena.cache
+        node = cache.tree.find(path)
+        for below in cache.visible_below(node) if node is not None else ():
+            for entry in cache.entries(below):
+                if entry.hash is not None:
+                    self._ledger.gave_up(entry.hash)
 
 
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
