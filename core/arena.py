@@ -153,6 +153,8 @@ class Arena:
     def _index_calls(self) -> IndexCalls:
         def offline(reason: str) -> None:
             self.offline = reason
+            with contextlib.suppress(StoreError):  # then nothing is taken out of the queue either
+                self.local.set_undone(True)
             self.looked_at.set()
             self.events.emit(ArenaChanged(arena=self.name, online=False, reason=reason))
 
@@ -160,9 +162,10 @@ class Arena:
             was_offline, self.offline = self.offline, ""
             self.looked_at.set()
             self.mark_writer.wake()
-            if was_offline:
+            if was_offline or self.local.undone():
                 with self.cache.write():
                     self.cache.mark_dirty([self.cache.root], subtree=True)  # what was left undone
+                    self.local.set_undone(False)
             self.events.emit(ArenaChanged(arena=self.name, online=True))
 
         def progress(row: HashingRow) -> None:

@@ -128,6 +128,18 @@ class LocalEntries:
                 [("datadir_device", device), ("datadir_ino", ino)],
             )
 
+    def set_undone(self, undone: bool) -> None:
+        """Remember, over restarts too, that the datadir is away, and what is to be done in it is not."""
+        with self._cache.write():
+            self._cache.conn.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES ('datadir_undone', ?)", (int(undone),)
+            )
+
+    def undone(self) -> bool:
+        """Say whether the datadir was away when last heard of, and nothing was done in it since."""
+        row: Any = self._cache.conn.execute("SELECT value FROM meta WHERE key = 'datadir_undone'").fetchone()
+        return bool(row and int(row[0]))
+
     # -- writing
 
     def renamed(self, found: Found, *, listed: bool = False) -> bool:
