@@ -222,6 +222,28 @@ async def test_a_tree_that_a_peer_deletes_while_the_datadir_is_away_goes_when_it
         assert [path.name for path in other.data.iterdir()] == ["stays"]
 
 
+async def test_what_peers_did_while_the_datadir_was_away_is_done_though_it_came_back_while_the_host_was_down(
+    tmp_path: Path,
+) -> None:
+    one = Host(tmp_path, "one", ["other"], debounce_s=0.02, mark=Mark.OWN)
+    other = Host(tmp_path, "other", ["one"], debounce_s=0.02, mark=Mark.OWN)
+    one.write("old", b"content")
+    one.write("stays", b"here")
+    async with one.up():
+        async with other.up(), linked(one, other):
+            await same(one, other)
+            other.data.rename(other.base / "away")
+            await until(lambda: bool(other.arena.offline))
+            (one.data / "old").unlink()
+            one.write("new", b"content of the new file")
+            await until(lambda: bool(other.node("new")) and not other.node("old"))
+            await one.idle()
+            await other.idle()
+        (other.base / "away").rename(other.data)
+        async with other.up(), linked(one, other):
+            await same(one, other)
+
+
 async def test_a_directory_that_a_peer_deletes_waits_for_an_ignored_file_in_it_and_says_so(
     tmp_path: Path,
 ) -> None:
