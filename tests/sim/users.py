@@ -7,13 +7,13 @@ import errno
 import os
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import trio
 from blake3 import blake3
 
-from core.types import Holding
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger, files_in
 from tests.sim.world import World
@@ -121,18 +121,19 @@ class Users:
     def _gave_up(self, host: Host, path: Path) -> None:
         """A user puts another file where he sees one, or where one of his was until it was unrealized."""
         self.ledger.gave_up_file(path)
-        if not host.running:
-            return
-        cache = host.arena.cache
-        node = cache.tree.find(self.relative(host, path))
-        entry = cache.local_entry(node) if node is not None else None
-        if (
-            node is not None
-            and entry is not None
-            and entry.holding == Holding.CACHED
-            and cache.local_ino(node)
-        ):
-            self.ledger.gave_up(entry.hash or b"")
+        with contextlib.closing(sqlite3.connect(f"file:{host.workdir}/arena.db?mode=ro", uri=True)) as conn:
+            node, content = 0, None
+            for name in (b"", *self.relative(host, path).split(b"/")):
+                found = conn.execute(
+                    "SELECT n.id, e.hash FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0"
+                    " AND e.holding = 2 AND e.ino <> 0 WHERE n.parent = ? AND n.name = ?",
+                    (node, name),
+                ).fetchone()
+                if found is None:
+                    return
+                node, content = found
+        if content is not None:
+            self.ledger.gave_up(content)
 
     def _create(self, host: Host) -> None:
         path = self._some_place(host)
