@@ -101,7 +101,13 @@ async def put_real(
             with trio.CancelScope(shield=True):
                 known = arena.local.datadir_id()
                 ino = known[1] if known is not None else None
-                (placed,) = await trio.to_thread.run_sync(partial(place, datadir, [placement], ino=ino))
+                try:
+                    (placed,) = await trio.to_thread.run_sync(partial(place, datadir, [placement], ino=ino))
+                except OSError as error:
+                    raise StoreError(
+                        f"datadir {datadir} cannot be opened: {error.strerror}",
+                        hint="mount it or bring it back, then try again",
+                    ) from error
                 _check(path, placed)
                 _record(arena, path, version, vector, placed, cause)
     finally:

@@ -25,7 +25,7 @@ from core.realizer import Outcome, Realizer
 from core.rules import Action
 from core.types import Hash, Holding, Mark
 from core.unrealizer import Unrealizer
-from core.work import NO_HOLDER, PEER_REASONS, UNQUIET, Work, WorkQueue, is_waiting
+from core.work import NO_HOLDER, UNCONFIRMED, UNQUIET, Work, WorkQueue, is_waiting
 
 if TYPE_CHECKING:
     from core.arena import Arena
@@ -234,7 +234,8 @@ class ArenaRunner:
                 outcomes = [Outcome(work, str(error)) for work in works]
             failed = [outcome for outcome in outcomes if outcome.error]
             for outcome in failed:
-                waits = outcome.error in PEER_REASONS
+                # RACE: a holder may have connected since it was missed, and not come once more.
+                waits = outcome.error == UNCONFIRMED and self._unrealizer.lacks_holders(outcome.work)
                 self.queue.fail(outcome.work, outcome.error, self._now_ns(), wait_for_peer=waits)
             self._board.advance(job, job.bytes_total)
             self._end(job, [outcome.error for outcome in failed])

@@ -99,6 +99,11 @@ class Unrealizer:
     def _wanted(self, work: Work) -> Wanted:
         return Wanted(work.node, self._path(work), Hash(work.hash or b""))
 
+    def lacks_holders(self, work: Work) -> bool:
+        """Say whether fewer peers than have to confirm a copy are connected."""
+        links = self._holders(self._arena, work.node, Hash(work.hash or b""))
+        return len(links) < self._arena.copies_elsewhere
+
     async def _unconfirmed(self, wanted: Sequence[Wanted]) -> dict[int, str]:
         """Return the nodes whose copies must stay, with the reason."""
         arena = self._arena
