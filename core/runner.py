@@ -250,7 +250,9 @@ class ArenaRunner:
                     problems.append(await self._fetch_small(job, links, group))
                     continue
                 for work in group:
-                    self.queue.fail(work, NO_HOLDER, self._now_ns(), wait_for_peer=True)
+                    # RACE: a holder may have connected while others' files were fetched.
+                    waits = not self._links(work)
+                    self.queue.fail(work, NO_HOLDER, self._now_ns(), wait_for_peer=waits)
                 problems.append(NO_HOLDER)
             self._end(job, problems)
 
