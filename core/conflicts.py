@@ -153,7 +153,11 @@ class Resolver:
 
     def _vector(self, node: int) -> Vector:
         # Above what was seen when it was decided: what came since stays a version beside the one kept.
-        return self._arena.cache.vector_over(node, [one.vector for one in self._versions])
+        # What is below a directory that is not kept goes as it is.
+        cache = self._arena.cache
+        if node == self._node:
+            return cache.vector_over(node, [one.vector for one in self._versions])
+        return cache.vector_over(node, [Vector(entry.vector) for entry in cache.entries(node)])
 
     def _vector_of_copy(self, node: int) -> Vector:
         cache = self._arena.cache

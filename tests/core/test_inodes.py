@@ -201,7 +201,7 @@ async def test_a_database_of_before_ranges_were_kept_still_knows_them(tmp_path: 
     conn = db.open_arena(tmp_path / "docs" / "arena.db")
     for table in ("inode_range", "departed", "grave"):
         conn.execute(f"DROP TABLE {table}")
-    conn.execute("PRAGMA user_version = 3")
+    conn.execute("PRAGMA user_version = 4")
     conn.close()
     _delete(tmp_path / "cache.db")
     after = await _inodes(tmp_path, "new", "docs", "media/music")
