@@ -1,7 +1,6 @@
 """Real daemons killed at random moments: nothing is lost, the quota holds, all agree in the end."""
 
 import os
-import random
 
 import pytest
 
@@ -13,7 +12,7 @@ TIMEOUT_S = 600
 
 @pytest.mark.timeout(TIMEOUT_S)
 def test_twenty_rounds_of_kills_lose_nothing() -> None:
-    seed = int(os.environ.get("REALIZE_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
+    seed = int(os.environ.get("REALIZE_CRASH_SEED", "6"))  # `make soak` takes others
     found, run = crash(seed, ROUNDS)
     assert not found, "\n".join(found)
     assert run.kills >= ROUNDS

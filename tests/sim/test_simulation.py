@@ -39,7 +39,7 @@ def _simulate(*arguments: object) -> tuple[int, str]:
 
 @pytest.mark.timeout(1200)
 def test_the_invariants_hold() -> None:
-    _, said = _simulate("--seed", 0, "--count", SEEDS, "--steps", STEPS, "--jobs", 2, "--brief")
+    _, said = _simulate("--seed", 0, "--count", SEEDS, "--steps", STEPS, "--brief")
     outcomes = _OUTCOME.findall(said)
     assert len(outcomes) == SEEDS, said
     assert [outcome for _, outcome, _ in outcomes].count("FAILED") <= STILL_FAIL, said
