@@ -128,7 +128,7 @@ class Arena:
         self.in_transit: dict[Hash, Path] = {}
         """Where contents are for the moment that they are neither in the datadir nor in the blob store."""
         self._written_to: dict[Path, tuple[RelPath, Reason, PeerKey | None]] = {}
-        """Files on their way to the trash that a program has open for writing."""
+        """Files on their way to the trash that wait, as `take_written` says."""
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -368,8 +368,12 @@ class Arena:
             self._written_to[displaced] = path, why, by
         return adopted is Adoption.DONE
 
+    def to_trash_soon(self, displaced: Path, path: RelPath, why: Reason, by: PeerKey | None) -> None:
+        """Have a file moved to the trash, as by `to_trash`, within some seconds."""
+        self._written_to[displaced] = path, why, by
+
     async def take_written(self) -> None:
-        """Take files into the trash that waited because a program had them open for writing."""
+        """Take files into the trash that waited for a program that had them open, or for churten to end."""
         for displaced, (path, why, by) in list(self._written_to.items()):
             await self.to_trash(displaced, path, why, by)
 

@@ -7,7 +7,7 @@ replaced or deleted file goes to the trash. Engine thread.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,16 +173,26 @@ class Realizer:
             with trio.CancelScope(shield=True):
                 placed = await self._placed(datadir, ready, placements)
                 outcomes += self._record(ready, placements, placed)
-        by_path = {placement.path: work for placement, (work, _) in zip(placements, ready, strict=True)}
         for placement, result in zip(placements, placed, strict=True):
-            if result.displaced and placement.displaced is not None:
-                work = by_path[placement.path]
-                await self._arena.to_trash(
-                    placement.displaced, placement.path, _reason(placement), _author(work)
-                )
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
+        await self._to_trash(
+            (placement.displaced, placement.path, _reason(placement), _author(work))
+            for placement, result, (work, _) in zip(placements, placed, ready, strict=True)
+            if result.displaced and placement.displaced is not None
+        )
         return outcomes
+
+    async def _to_trash(self, displaced: Iterable[tuple[Path, RelPath, Reason, PeerKey | None]]) -> None:
+        """Move what was taken out of the datadir to the trash; soon, if churten is stopped meanwhile."""
+        waiting = deque(displaced)
+        try:
+            while waiting:
+                await self._arena.to_trash(*waiting[0])
+                waiting.popleft()
+        finally:
+            for one in waiting:
+                self._arena.to_trash_soon(*one)
 
     async def _placed(
         self, datadir: Path, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement]

@@ -8,6 +8,7 @@ from blake3 import blake3
 
 from core.api import ArenaPath
 from core.errors import PathNotFoundError, PathReadOnlyError
+from core.events import AnyEvent, FilesChanged
 from core.trashrows import Reason
 from core.types import Mark, RelPath
 from tests.core.engines import Host, linked, until
@@ -174,6 +175,33 @@ async def test_a_deleted_file_that_a_program_writes_to_goes_to_the_trash_with_wh
         whole = _hash(b"first line\nsecond line\nthird line\n")
         assert await _listed(bert) == [(b"log", "deleted", "anna", whole)]
         assert await bert.arena.blobs.verify(whole)  # type: ignore[arg-type]
+
+
+async def test_what_was_replaced_goes_to_the_trash_though_churten_is_stopped_before_it_is_there(
+    tmp_path: Path,
+) -> None:
+    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    path = anna.write("f", b"old")
+
+    def stop_churten(event: AnyEvent) -> None:
+        if isinstance(event, FilesChanged) and event.what == "replaced":
+            bert.running.churten.stop()
+
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await bert.mark("", Mark.OWN)
+        await until(bert.real)
+        await bert.idle()
+        bert.running.events.tap(stop_churten)
+        path.write_bytes(b"new")
+        await until(lambda: bert.real() == {b"f": b"new"})
+        assert not bert.running.churten.running
+
+        async def in_trash() -> bool:
+            await bert.arena.take_written()
+            return await _listed(bert) == [(b"f", "replaced", "anna", _hash(b"old"))]
+
+        await until(in_trash)
+        assert not list(bert.arena.work_path.iterdir())
 
 
 async def test_a_deleted_file_with_another_name_is_copied_to_the_trash(tmp_path: Path) -> None:
