@@ -411,6 +411,10 @@ class ArenaCache:
         """Make a directory visible, with those above it, because something in it is; inside `write`."""
         self._parent_visibility(node, appeared=True)
 
+    def show_or_hide(self, directory: int) -> None:
+        """Show a directory, or not any more, after something came into it or left it; inside `write`."""
+        self._parent_visibility(directory, appeared=self._has_visible_child(directory))
+
     def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
         if parent in (NO_PARENT, self.root):
             return

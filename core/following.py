@@ -76,6 +76,7 @@ def _move_mark(cache: ArenaCache, node: int, other: int) -> None:
 def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | None, entry: EntryRow) -> None:
     """Bring a node that is not real here, with its cached copy and its mark, to the new path."""
     left = cache.local_entry(other)
+    places = [cache.tree.parent_and_name(one)[0] for one in (node, other)]
     exchange(cache, node, other)
     move_marks(cache, node, other)
     if left is not None:  # a deletion of ours at the new path: it stays known there
@@ -96,6 +97,8 @@ def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | No
             cache.history.append(other, Op.DROP)
     cache.refresh(node)
     cache.refresh(other)
+    for place in places:
+        cache.show_or_hide(place)
     cache.mark_dirty([node])
 
 
