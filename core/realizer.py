@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
+from core.displaced import Why
 from core.errors import RealizeError
 from core.events import FileChange, FilesChanged
+from core.filelease import WRITTEN
 from core.following import can_move, moved
 from core.history import Op
 from core.paths import join
@@ -177,9 +179,8 @@ class Realizer:
         for placement, result in zip(placements, placed, strict=True):
             if result.displaced and placement.displaced is not None:
                 work = by_path[placement.path]
-                await self._arena.to_trash(
-                    placement.displaced, placement.path, _reason(placement), _author(work)
-                )
+                why = Why(_reason(placement), _author(work), given_up=result.changed)
+                await self._arena.displaced.settle(placement.displaced, placement.path, why)
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
         return outcomes
@@ -267,6 +268,9 @@ class Realizer:
                     continue
                 if result.changed:
                     outcomes.append(Outcome(work, CHANGED_HERE))
+                    continue
+                if result.written:
+                    outcomes.append(Outcome(work, WRITTEN))
                     continue
                 if result.occupied:
                     outcomes.append(Outcome(work, NOT_EMPTY))

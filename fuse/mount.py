@@ -44,7 +44,6 @@ _BUSY_SHARE = 0.4
 """Share of the time for stopping that is given to programs to let go of the mount."""
 
 
-
 def _is_worth_telling(record: logging.LogRecord) -> bool:
     """Say whether a line of pyfuse3 means anything: an answer to a request that the kernel ended does not.
 
