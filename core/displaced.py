@@ -22,7 +22,7 @@ from core.paths import conflict_name, display, join, split
 from core.placing import Placement, place
 from core.trash import Adoption, Displaced, adopt_displaced, displaced_hash, displaced_node
 from core.trashrows import Reason
-from core.types import Hash, Kind, PeerKey, RelPath
+from core.types import Kind, PeerKey, RelPath
 
 if TYPE_CHECKING:
     from core.arena import Arena
@@ -43,6 +43,8 @@ class Why:
     by: PeerKey | None = None
     given_up: bool = False
     """The user put something else in its place, or deleted it there: whatever it holds goes to the trash."""
+    mtime_ns: int | None = None
+    """Its time when it was indexed. Another content at the same time is rot, and nobody's work."""
 
 
 class DisplacedFiles:
@@ -53,6 +55,13 @@ class DisplacedFiles:
         self._arena, self._now_ns = arena, now_ns
         self.waiting: dict[Path, tuple[RelPath, Why]] = {}
         """Files to be tried again, where each was, and why it is not there."""
+
+        self._told: set[Path] = set()
+        self._busy: set[Path] = set()
+
+    def note(self, file: Path, path: RelPath, why: Why) -> None:
+        """Remember a file that was displaced, so that it is settled whatever becomes of who did it."""
+        self.waiting[file] = path, why
 
     async def run(self) -> None:
         """Try again what waits, for ever."""
@@ -74,6 +83,24 @@ class DisplacedFiles:
         If it was written to since it was indexed it goes beside the path instead. While a program has it
         open for writing, or there is no room, it waits, and is tried again every few seconds.
         """
+        self.note(file, path, why)
+        if file in self._busy:
+            return False
+        self._busy.add(file)
+        try:
+            adopted = await self._settle(file, path, why)
+        finally:
+            self._busy.remove(file)
+        if adopted not in (Adoption.IN_USE, Adoption.STAYS):
+            self.waiting.pop(file, None)
+            self._told.discard(file)
+        elif file not in self._told:
+            level = logging.WARNING if adopted is Adoption.STAYS else logging.INFO
+            _log.log(level, "%s: %s of %s: %s", self._arena.name, file, display(path), adopted.value)
+            self._told.add(file)
+        return adopted is Adoption.DONE
+
+    async def _settle(self, file: Path, path: RelPath, why: Why) -> Adoption:
         arena = self._arena
 
         def record(found: Displaced) -> None:
@@ -90,21 +117,16 @@ class DisplacedFiles:
 
         before = None if why.given_up else displaced_hash(file)
 
-        def is_news(found: Hash) -> bool:
+        def is_news(found: Displaced) -> bool:
             # After a crash it may be the new version, on its way to the place of the old one.
             versions = arena.cache.entries(displaced_node(file))
-            return before not in (None, found) and all(version.hash != found for version in versions)
+            written = before not in (None, found.hash) and found.mtime_ns != why.mtime_ns
+            return written and all(version.hash != found.hash for version in versions)
 
-        told = file in self.waiting
         adopted, found = await adopt_displaced(arena.blobs, file, record, is_news)
         if adopted is Adoption.NEWS and found is not None:
-            adopted = await self._put_beside(file, path, found, why)
-        if adopted not in (Adoption.IN_USE, Adoption.STAYS):
-            self.waiting.pop(file, None)
-        elif not told:
-            _log.info("%s: %s of %s: %s", arena.name, file, display(path), adopted.value)
-            self.waiting[file] = path, why
-        return adopted is Adoption.DONE
+            return await self._put_beside(file, path, found, why)
+        return adopted
 
     async def _put_beside(self, file: Path, path: RelPath, found: Displaced, why: Why) -> Adoption:
         """Put a file that was written to after it was displaced beside its path, where the index finds it."""
@@ -120,13 +142,13 @@ class DisplacedFiles:
                 put = partial(place, datadir, [placement], ino=known[1])
                 (placed,) = await trio.to_thread.run_sync(put)
             except OSError as error:
-                _log.warning("%s: %s stays in the work directory: %s", arena.name, file, error)
+                _log.debug("%s: %s stays in the work directory: %s", arena.name, file, error)
                 return Adoption.STAYS
             if placed.ino:
                 self._tell(path, beside, why)
                 return Adoption.NEWS
             if placed.error is not None:
-                _log.warning("%s: %s stays in the work directory: %s", arena.name, file, placed.error)
+                _log.debug("%s: %s stays in the work directory: %s", arena.name, file, placed.error)
                 return Adoption.STAYS
         return Adoption.STAYS
 

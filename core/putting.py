@@ -109,6 +109,9 @@ async def put_real(
                         f"datadir {datadir} cannot be opened: {error.strerror}",
                         hint="mount it or bring it back, then try again",
                     ) from error
+                why = Why(cause.why, cause.by, mtime_ns=replaces.mtime_ns if replaces is not None else None)
+                if placed.displaced:
+                    arena.displaced.note(displaced, path, why)
                 _check(path, placed)
                 _record(arena, path, version, vector, placed, cause)
     finally:
@@ -117,7 +120,7 @@ async def put_real(
     if version.hash is not None:
         arena.no_longer_needed(version.hash)
     if placed.displaced:
-        await arena.displaced.settle(displaced, path, Why(cause.why, cause.by))
+        await arena.displaced.settle(displaced, path, why)
 
 
 async def _copy_out(arena: Arena, content: Hash | None) -> Path:

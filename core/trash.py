@@ -85,11 +85,11 @@ class _Examined:
 
 
 async def adopt_displaced(
-    blobs: BlobStore, path: Path, record: Callable[[Displaced], None], is_news: Callable[[Hash], bool]
+    blobs: BlobStore, path: Path, record: Callable[[Displaced], None], is_news: Callable[[Displaced], bool]
 ) -> tuple[Adoption, Displaced | None]:
     """Move a file that was taken out of the datadir into the trash; a link or a lost one just goes.
 
-    One whose content ``is_news`` is left where it is, for the caller to put elsewhere. Returned as well: what
+    One that ``is_news`` is left where it is, for the caller to put elsewhere. Returned as well: what
     the file is, if that is known.
 
     INVARIANT: a blob never changes, and nothing that is written is lost: while a program has the file open
@@ -100,12 +100,12 @@ async def adopt_displaced(
     try:
         examined = await trio.to_thread.run_sync(_examine, path)
     except (OSError, StoreError) as error:
-        _log.warning("%s stays in the work directory: %s", path, error)
+        _log.debug("%s stays in the work directory: %s", path, error)
         return Adoption.STAYS, None
     if isinstance(examined, Adoption):
         return examined, None
     try:
-        if is_news(examined.found.hash):
+        if is_news(examined.found):
             return Adoption.NEWS, examined.found
         return await _adopt(blobs, path, examined, record), examined.found
     finally:
@@ -125,7 +125,7 @@ async def _adopt(
             await blobs.take_file(found.hash, parent, os.fsencode(path.name))
             return Adoption.IN_USE
     except (StoreError, ChangedError) as error:
-        _log.warning("%s stays in the work directory: %s", path, error)  # full, say
+        _log.debug("%s stays in the work directory: %s", path, error)  # full, say
         return Adoption.STAYS
     finally:
         os.close(parent)

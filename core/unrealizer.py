@@ -62,6 +62,10 @@ class _Job:
     to: Path
 
 
+def _why(work: Work) -> Why:
+    return Why(Reason.REPLACED, mtime_ns=work.entry.mtime_ns if work.entry is not None else None)
+
+
 class Unrealizer:
     """Carries out batches on one arena; ``holders`` gives the connected peers with durable copies."""
 
@@ -155,7 +159,7 @@ class Unrealizer:
                 if result.done:
                     taken.append((job, result.disk_bytes))
                 if result.displaced:
-                    await arena.displaced.settle(job.to, job.path, Why(Reason.REPLACED))
+                    await arena.displaced.settle(job.to, job.path, _why(job.work))
                 outcomes.append(Outcome(job.work, CHANGED_HERE if result.changed else result.problem))
             if taken:
                 await arena.blobs.settled([job.content for job, _ in taken])
@@ -174,7 +178,7 @@ class Unrealizer:
         for job in jobs:
             back = Taking(job.path, self._identity(job.work), os.fsencode(job.to))
             if not await trio.to_thread.run_sync(put_back, datadir, back, limiter=self._limiter):
-                await self._arena.displaced.settle(job.to, job.path, Why(Reason.REPLACED))
+                await self._arena.displaced.settle(job.to, job.path, _why(job.work))
 
     def _job(self, work: Work) -> _Job:
         content = Hash(work.hash or b"")
