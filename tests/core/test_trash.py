@@ -9,6 +9,7 @@ from blake3 import blake3
 from core.api import ArenaPath
 from core.displaced import Why
 from core.errors import PathNotFoundError, PathReadOnlyError
+from core.events import AnyEvent, FilesChanged
 from core.trashrows import Reason
 from core.types import Mark, RelPath
 from tests.core.engines import Host, linked, until
@@ -151,6 +152,33 @@ async def test_a_file_that_a_crash_left_displaced_is_found_in_the_trash(tmp_path
         assert (row.at, row.hash) == (at("gone.txt"), _hash(b"still wanted"))
         await anna.service.trash_restore(at("gone.txt"))
         assert anna.real() == {b"gone.txt": b"still wanted", b"other.txt": b"here"}
+
+
+async def test_what_was_replaced_goes_to_the_trash_though_churten_is_stopped_before_it_is_there(
+    tmp_path: Path,
+) -> None:
+    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    path = anna.write("f", b"old")
+
+    def stop_churten(event: AnyEvent) -> None:
+        if isinstance(event, FilesChanged) and event.what == "replaced":
+            bert.running.churten.stop()
+
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await bert.mark("", Mark.OWN)
+        await until(bert.real)
+        await bert.idle()
+        bert.running.events.tap(stop_churten)
+        path.write_bytes(b"new")
+        await until(lambda: bert.real() == {b"f": b"new"})
+        assert not bert.running.churten.running
+
+        async def in_trash() -> bool:
+            await bert.arena.displaced.settle_waiting()
+            return await _listed(bert) == [(b"f", "replaced", "anna", _hash(b"old"))]
+
+        await until(in_trash)
+        assert not list(bert.arena.work_path.iterdir())
 
 
 async def test_a_deleted_file_with_another_name_is_copied_to_the_trash(tmp_path: Path) -> None:

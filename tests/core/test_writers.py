@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 from blake3 import blake3
 
 from core.api import ArenaPath
@@ -138,17 +137,3 @@ async def test_a_displaced_file_waits_while_there_is_no_room_for_it(tmp_path: Pa
         await anna.arena.displaced.settle_waiting()
         assert not file.exists()
         assert len(await anna.service.trash_list()) == 1
-
-
-async def test_what_was_displaced_is_settled_though_its_job_was_cancelled(tmp_path: Path) -> None:
-    anna = Host(tmp_path, "anna", [])
-    async with anna.up():
-        file = anna.arena.work_path / "old-unhashed-0-1"
-        file.write_bytes(b"replaced")
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await anna.arena.displaced.settle(file, RelPath(b"f"), Why(Reason.REPLACED))
-        assert scope.cancelled_caught
-        assert file.exists()
-        await anna.arena.displaced.settle_waiting()
-        assert [row.at.path for row in await anna.service.trash_list()] == [b"f"]
