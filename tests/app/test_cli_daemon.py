@@ -205,6 +205,21 @@ def test_ls_lists_everything_below_with_parents_first(realize: Realize) -> None:
     assert len(paths) == 2 + 2 + 4
 
 
+def test_ls_shows_a_directory_as_what_is_in_it_is(realize: Realize, api: FakeApi, daemon: TrioThread) -> None:
+    async def fill() -> None:
+        api.add("photos", b"all/1", FakeFile(4, held=4, holders=("server",)))
+        api.add("photos", b"some/1", FakeFile(4, held=4, holders=("server",)))
+        api.add("photos", b"some/2", FakeFile(4, holders=("server",)))
+        api.add("photos", b"none/1", FakeFile(4, holders=("server",)))
+        api.marks[ArenaPath("photos", b"all")] = Mark.KEEP
+
+    daemon.submit(fill).result(10)
+    states = {line["path"]: line["state"] for line in realize("ls", "photos", "--json").lines}
+    assert states == {"photos/all": "kept", "photos/some": "partial", "photos/none": "online"}
+    assert "◐ partial" in realize("ls").out
+    assert "✔ kept" in realize("why", "photos/all").out.splitlines()[0]
+
+
 def test_ls_follows_pages_to_the_end(realize: Realize, api: FakeApi, daemon: TrioThread) -> None:
     async def fill() -> None:
         for number in range(2345):
