@@ -348,8 +348,10 @@ def mark_row(row: MarkRow, *, marked: bool = False) -> Row:
     share: Cell = (
         Bar(row.bytes_held / row.bytes_wanted, "kept") if row.bytes_wanted else text("as used", "dim")
     )
-    if not row.files:
+    if not row.exists:
         share = text("not there yet", "dim")
+    elif not row.files:
+        share = text("no files", "dim")
     return Row(
         row.at,
         (
