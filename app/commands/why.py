@@ -8,7 +8,7 @@ import typer
 
 from app import output
 from app.client import call
-from app.commands.ls import entry_json
+from app.commands.ls import entry_json, with_contents
 from app.commands.options import Json, full_path, locate, settings_of, shown_path
 from core.paths import display
 
@@ -32,7 +32,13 @@ def _why(
     """
 
     async def work(api: Api) -> Why:
-        return await api.why(await locate(api, path))
+        from msgspec.structs import replace
+
+        answer = await api.why(await locate(api, path))
+        if answer.entry is None:
+            return answer
+        [entry] = await with_contents(api, [answer.entry])
+        return replace(answer, entry=entry)
 
     answer = call(settings_of(context), work)
     if as_json:
