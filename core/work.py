@@ -82,7 +82,8 @@ _DUE = (
     " (SELECT count(*) FROM entry o WHERE o.node = d.node AND o.peer > 0 AND o.hash = n.hash"
     " AND o.holding IN (1, 4)), e.ino, e.peer, e.holding, e.kind, e.size,"
     " e.mtime_ns, e.mode, e.hash, e.vector, e.target"
-    " FROM dirty d JOIN node n ON n.id = d.node LEFT JOIN entry e ON e.node = d.node AND e.peer = 0"
+    # CROSS: the queue is the outer loop, whatever SQLite knew of its size some time ago.
+    " FROM dirty d CROSS JOIN node n ON n.id = d.node LEFT JOIN entry e ON e.node = d.node AND e.peer = 0"
     " LEFT JOIN blob b ON b.hash = n.hash"
     " WHERE d.counter > ? AND d.due_ns <= ? ORDER BY d.counter LIMIT ?"
 )
