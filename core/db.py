@@ -89,6 +89,7 @@ def connect_readonly(path: Path) -> Connection:
     with _translated(path):
         conn = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX)
         conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        _plan_once(conn)
         _pragma(conn, "query_only", 1)
         _pragma(conn, "cache_size", -_CACHE_KIB)
     return conn
@@ -157,6 +158,7 @@ def _open(path: Path, kind: str) -> Connection:
     with _translated(path, kind):
         conn = apsw.Connection(str(path))
         conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        _plan_once(conn)
         try:
             _refuse_damaged(conn, path, kind)
         except BaseException:
@@ -173,6 +175,15 @@ def _open(path: Path, kind: str) -> Connection:
             _pragma(conn, name, value)
         _migrate(conn, path, kind)
     return conn
+
+
+def _plan_once(conn: Connection) -> None:
+    """Plan each statement once, not again whenever other values are bound (decision 50).
+
+    SQLite compares bound values with the conditions of partial indexes and with its statistics, and compiles
+    such a statement anew for every other value: 30 to 50 µs a keyed read instead of 5.
+    """
+    conn.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
 
 def _pragma(conn: Connection, name: str, value: int | str) -> None:

@@ -12,6 +12,8 @@ from core import db
 from core.db import Connection, connect_readonly, open_arena, open_global, transaction
 from core.errors import NoSpaceError, StoreError
 
+SQLITE_OK = 0
+
 Opener = Callable[[Path], Connection]
 OPENERS = [open_global, open_arena]
 
@@ -196,3 +198,23 @@ def test_readers_see_what_is_committed_and_cannot_write(conn: Connection, tmp_pa
     with pytest.raises(StoreError), transaction(reader):
         put(reader, "b")
     reader.close()
+
+
+def test_a_statement_is_planned_once_whatever_values_are_bound(tmp_path: Path) -> None:
+    db.close(open_arena(tmp_path / "arena.db"))
+    for conn in (open_arena(tmp_path / "arena.db"), connect_readonly(tmp_path / "arena.db")):
+        looked: list[object] = []  # SQLite asks what a statement may read each time it compiles one
+
+        def allow(*what: object, looked: list[object] = looked) -> int:
+            looked.append(what)
+            return SQLITE_OK
+
+        conn.authorizer = allow
+        query = "SELECT n.id FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0 WHERE n.id = ?"
+        conn.execute(query, (1,)).fetchall()
+        compiled = len(looked)
+        for node in range(2, 5):
+            conn.execute(query, (node,)).fetchall()
+        assert compiled
+        assert len(looked) == compiled
+        conn.close()
