@@ -186,7 +186,7 @@ class Service:
 
     def _without_room(self) -> list[str]:
         """Return a line for each arena in which something marked waits for room in the cache."""
-        waiting = {name: arena.waiting_for_room for name, arena in self._engine.arenas.items()}
+        waiting = {name: arena.room.waiting for name, arena in self._engine.arenas.items()}
         return [
             f"{name}: the cache is full, {count} path{' waits' if count == 1 else 's wait'} for room;"
             " raise `disk_usage`, or mark less"
