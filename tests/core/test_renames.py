@@ -400,3 +400,32 @@ async def test_a_host_that_dies_before_it_recorded_its_rename(pair: tuple[Host, 
         await b.idle()
         assert set(a.real()) == {b"new/0", b"elsewhere", b"new/3", b"new/4"}
         assert await same(a, b)
+
+
+@pytest.mark.trio
+async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    for number in range(3):
+        a.write(f"top/old/in/{number}", b"%d" % number)
+    async with a.up():
+        await a.idle()
+    (a.data / "top/old").rename(a.data / "new")
+    (a.data / "new/in/1").unlink()
+    (a.data / "new/in/2").write_bytes(b"edited")
+
+    async def die(*_: object) -> None:
+        raise DeadError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.deletions.Deletions.offer", die)
+        with pytest.raises(BaseExceptionGroup) as failure:
+            async with a.up():
+                await trio.sleep_forever()
+    assert failure.value.split(DeadError)[0] is not None
+    a.engine = None
+    async with a.up():
+        await a.idle()
+        files = {path: content for path, content in (await a.tree()).items() if content is not None}
+        assert files == {b"new/in/0": blake3(b"0").digest(), b"new/in/2": blake3(b"edited").digest()}
