@@ -411,6 +411,10 @@ class ArenaCache:
         """Make a directory visible, with those above it, because something in it is; inside `write`."""
         self._parent_visibility(node, appeared=True)
 
+    def hide_directory(self, node: int) -> None:
+        """Show a directory no more from which things went, if nothing else keeps it; inside `write`."""
+        self._parent_visibility(node, appeared=False)
+
     def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
         if parent in (NO_PARENT, self.root):
             return
