@@ -94,6 +94,7 @@ class _Writer:
     left: list[tuple[object, ...]] = field(default_factory=list)
     entries: list[tuple[object, ...]] = field(default_factory=list)
     left_nodes: list[int] = field(default_factory=list)
+    moved_nodes: list[int] = field(default_factory=list)
 
     def add(self, known: _Known, rename: _Rename) -> None:
         cache, node, entry, deletion = self.cache, known.node, rename.entry, rename.deletion
@@ -103,6 +104,7 @@ class _Writer:
         self.entries.append((node, *entry, self.stamp))
         self.entries.append((left, *deletion, self.stamp))
         self.left_nodes.append(left)
+        self.moved_nodes.append(node)
         if known.held is not None:
             held = entry._replace(peer=LOCAL_PEER, holding=int(Holding.CACHED))
             self.entries.append((node, *held, 0))
@@ -118,7 +120,7 @@ class _Writer:
         cache.conn.executemany(_LEAVE, self.left)
         cache.conn.executemany(_PUT, self.entries)
         cache.departed.add(self.left_nodes)
-        cache.tree.moved_if_known(*(node for *_, node in self.moves))  # type: ignore[misc]  # directories once
+        cache.tree.moved_if_known(*self.moved_nodes)
 
 
 def follow_many(cache: ArenaCache, peer: int, stamp: int, groups: list[Group]) -> list[Group]:
