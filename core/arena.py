@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from core.cache import ArenaCache, CachedNode
 from core.choice import Flag
 from core.config import ArenaConfig
 from core.db import Connection
+from core.displaced import DisplacedFiles
 from core.errors import StoreError
 from core.events import (
     ArenaChanged,
@@ -45,8 +45,6 @@ from core.paths import display, join
 from core.placing import Identity
 from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
-from core.trash import Adoption, Displaced, adopt_displaced, displaced_node
-from core.trashrows import Reason
 from core.trouble import Trouble
 from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.work import WorkQueue
@@ -55,7 +53,6 @@ _log = logging.getLogger("realize.core.arena")
 
 _TELL_BYTES = 1024 * 1024
 _TELL_S = 0.5
-_WRITTEN_S = 5.0
 _TELL_PATHS = 5
 
 
@@ -83,6 +80,8 @@ class Arena:
         self._now_ns = now_ns
         self.peer_names: Mapping[PeerKey, str] = {}
         """Names of the configured peers, for events; set by the engine."""
+        self.host_name = "this-host"
+        """Name of this host, for copies of files that are told apart by it; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
         self.trouble = Trouble(self._trouble_changed)
@@ -127,8 +126,7 @@ class Arena:
         self.lender = Lender(self, self_key)
         self.in_transit: dict[Hash, Path] = {}
         """Where contents are for the moment that they are neither in the datadir nor in the blob store."""
-        self._written_to: dict[Path, tuple[RelPath, Reason, PeerKey | None]] = {}
-        """Files on their way to the trash that a program has open for writing."""
+        self.displaced = DisplacedFiles(self, now_ns)
         self._fetcher: Fetcher | None = None
         self.index: Index | None = None
         if config.datadir is not None:
@@ -234,7 +232,7 @@ class Arena:
                 nursery.start_soon(self.index.run)
                 nursery.start_soon(self.mark_writer.run)
             nursery.start_soon(self._tell_quota)
-            nursery.start_soon(self._take_written)
+            nursery.start_soon(self.displaced.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -297,7 +295,7 @@ class Arena:
         unrealizer.carry_on(self)
         found = await self.blobs.start()
         self._tell_damage([*found.damaged, *found.missing])
-        await self._adopt_leftovers()
+        await self.displaced.adopt_leftovers()
         await self._forget_lost_blobs()
         self.release_unwanted()
 
@@ -322,64 +320,6 @@ class Arena:
         hint = f"realize verify {self.name}"
         _log.warning("%s: %s; %s", self.name, text, hint)
         self.warn(text, hint)
-
-    async def _adopt_leftovers(self) -> None:
-        """Take replaced files that a crash left in the work directory into the trash."""
-        for path in sorted(self.work_path.iterdir()):
-            if path.name.startswith("old-"):
-                await self._adopt_leftover(path)
-            elif path.name.startswith("new-"):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-
-    async def _adopt_leftover(self, path: Path) -> None:
-        node = displaced_node(path)
-        try:
-            at = self.cache.tree.path(node)
-            why = Reason.REPLACED if self.cache.shown(node).kind else Reason.DELETED
-        except KeyError:
-            at, why = RelPath(os.fsencode(path.name)), Reason.REPLACED
-        await self.to_trash(path, at, why, None)
-
-    async def to_trash(self, displaced: Path, path: RelPath, why: Reason, by: PeerKey | None) -> bool:
-        """Move a file that was taken out of ``path`` of the datadir to the trash; says whether it is there.
-
-        ``by`` is whose change displaced it, None if that is not known. While a program has it open for
-        writing it waits, and is tried again every few seconds.
-        """
-
-        def record(found: Displaced) -> None:
-            self.cache.trash.put(
-                path,
-                found.hash,
-                found.size,
-                mtime_ns=found.mtime_ns,
-                mode=found.mode,
-                at_ns=self._now_ns(),
-                why=why,
-                by=by,
-            )
-
-        adopted = await adopt_displaced(self.blobs, displaced, record)
-        if adopted is not Adoption.IN_USE:
-            self._written_to.pop(displaced, None)
-        elif displaced not in self._written_to:
-            _log.info("%s: %s of %s: %s", self.name, displaced, display(path), adopted.value)
-            self._written_to[displaced] = path, why, by
-        return adopted is Adoption.DONE
-
-    async def take_written(self) -> None:
-        """Take files into the trash that waited because a program had them open for writing."""
-        for displaced, (path, why, by) in list(self._written_to.items()):
-            await self.to_trash(displaced, path, why, by)
-
-    async def _take_written(self) -> None:
-        while True:
-            await trio.sleep(_WRITTEN_S)
-            try:
-                await self.take_written()
-            except StoreError as error:
-                self.trouble.found(error)
 
     def no_longer_needed(self, content: Hash) -> None:
         """A content is a real file now: unless its blob is cached as well, it is the first to go."""

@@ -18,6 +18,10 @@ ALONE = fcntl.F_WRLCK
 UNWRITTEN = fcntl.F_RDLCK
 """Nobody has the file open for writing; the descriptor itself must be open for reading only."""
 
+OPEN = "a program has it open; it is given up once it is closed"
+WRITTEN = "a program has it open for writing; it is replaced once that is closed"
+"""Why a job leaves a file alone for now."""
+
 
 def lease(fd: int, kind: int) -> bool:
     """Take a lease, which the descriptor has until it is closed; False: somebody has the file open.

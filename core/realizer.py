@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
+from core.displaced import Why
 from core.errors import RealizeError
 from core.events import FileChange, FilesChanged
+from core.filelease import WRITTEN
 from core.following import can_move, moved
 from core.history import Op
 from core.paths import join
@@ -173,16 +175,26 @@ class Realizer:
             with trio.CancelScope(shield=True):
                 placed = await self._placed(datadir, ready, placements)
                 outcomes += self._record(ready, placements, placed)
-        by_path = {placement.path: work for placement, (work, _) in zip(placements, ready, strict=True)}
+                displaced = self._note_displaced(ready, placements, placed)
         for placement, result in zip(placements, placed, strict=True):
-            if result.displaced and placement.displaced is not None:
-                work = by_path[placement.path]
-                await self._arena.to_trash(
-                    placement.displaced, placement.path, _reason(placement), _author(work)
-                )
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
+        for file, path, why in displaced:
+            await self._arena.displaced.settle(file, path, why)
         return outcomes
+
+    def _note_displaced(
+        self, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement], placed: Sequence[Placed]
+    ) -> list[tuple[Path, RelPath, Why]]:
+        """Return what came out of the datadir, noted so that it is settled also if this is cancelled."""
+        displaced = []
+        for (work, _), placement, result in zip(works, placements, placed, strict=True):
+            if result.displaced and placement.displaced is not None:
+                indexed_ns = placement.replaces.mtime_ns if placement.replaces is not None else None
+                why = Why(_reason(placement), _author(work), given_up=result.changed, mtime_ns=indexed_ns)
+                displaced.append((placement.displaced, placement.path, why))
+                self._arena.displaced.note(*displaced[-1])
+        return displaced
 
     async def _placed(
         self, datadir: Path, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement]
@@ -267,6 +279,9 @@ class Realizer:
                     continue
                 if result.changed:
                     outcomes.append(Outcome(work, CHANGED_HERE))
+                    continue
+                if result.written:
+                    outcomes.append(Outcome(work, WRITTEN))
                     continue
                 if result.occupied:
                     outcomes.append(Outcome(work, NOT_EMPTY))

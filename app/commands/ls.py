@@ -167,7 +167,7 @@ def _row(entry: Entry, *, long: bool, full: bool) -> list[str]:
     size = "" if entry.kind is Kind.DIR else words.human_bytes(entry.size)
     mark = output.styled(entry.mark.value, "bold" if entry.mark_explicit else "dim")
     held_by = ", ".join(display(holder) for holder in entry.holders)
-    state = output.state_label(FileState.CONFLICT if entry.conflict else entry.state)
+    state = output.state_label(words.shown_state(entry))
     holders = output.styled(f"[{held_by}]", "dim") if held_by else ""
     if not long:
         return [state, size, mark, name, holders]

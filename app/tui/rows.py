@@ -90,8 +90,8 @@ def _usage_held(node: Node) -> Cell:
 
 def _shown_state(entry: Entry, node: Node | None) -> FileState:
     """Return the state of an entry; of a directory that of what is in it, once that is known."""
-    if entry.kind != Kind.DIR or node is None or node.usage is None:
-        return entry.state
+    if entry.conflict or entry.kind != Kind.DIR or node is None or node.usage is None:
+        return words.shown_state(entry)
     return state_with_contents(entry.state, entry.mark, node.size, node.held)
 
 

@@ -8,9 +8,10 @@ from blake3 import blake3
 
 from core.api import ArenaPath
 from core.choice import Flag
-from core.conflicts import Resolver, conflict_name
+from core.conflicts import Resolver
 from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged
+from core.paths import conflict_name
 from core.types import Kind, Mark
 from tests.core.engines import Host, linked, until
 

@@ -138,6 +138,23 @@ def test_two_directories_that_change_places(tmp_path: Path, seed: int, running: 
 
 
 @pytest.mark.trio
+async def test_modes_that_changed_with_a_rename_while_nobody_looked_are_seen(tmp_path: Path) -> None:
+    a = Host(tmp_path, "a", [])
+    a.write("old/in/f", b"content")
+    async with a.up():
+        await a.idle()
+        node = a.node("old/in/f")
+    (a.data / "old/in/f").chmod(0o600)
+    (a.data / "old/in").chmod(0o750)
+    (a.data / "old").rename(a.data / "new")
+    async with a.up():
+        await a.idle()
+        entries = await a.entries()
+        assert a.node("new/in/f") == node
+        assert (entries[b"new/in/f"].mode, entries[b"new/in"].mode) == (0o600, 0o750)
+
+
+@pytest.mark.trio
 async def test_what_is_not_on_this_disk_stays_where_it_is(tmp_path: Path) -> None:
     a, b = Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
     a.write("d/here", b"of a")

@@ -19,6 +19,10 @@ _SHARED = 64
 """Contents up to this length may be written more than once."""
 
 
+_Found = Sequence[tuple[bytes, os.stat_result]]
+"""Paths below a directory."""
+
+
 class Node(NamedTuple):
     id: int
     parent: int
@@ -52,9 +56,10 @@ def problems(hosts: Sequence[Host], ledger: Ledger, disks: Disks) -> list[str]:
     for host in hosts:
         found += [f"{host.name}: {text}" for text in _datadir_differs(host)]
         found += [f"{host.name}: {text}" for text in _marks_unsatisfied(host, shown[host.name])]
-        found += [f"{host.name}: {text}" for text in _blobs_wrong(host)]
+        blobs = list(files_below(host.workdir / "blobs"))
+        found += [f"{host.name}: {text}" for text in _blobs_wrong(host, blobs)]
         found += [f"{host.name}: {text}" for text in _left_over(host)]
-        found += [f"{host.name}: {text}" for text in _over_quota(host)]
+        found += [f"{host.name}: {text}" for text in _over_quota(host, blobs)]
         found += [f"{host.name}: {text}" for text in _foreign_contents(host, shown[host.name], ledger)]
     return found + list(_renames_wrong(hosts[0], shown[hosts[0].name], ledger)) + list(lost(ledger, disks))
 
@@ -171,10 +176,10 @@ def _why(host: Host, node: Node, reasons: dict[int, str]) -> str:
     )
 
 
-def _blobs_wrong(host: Host) -> Iterator[str]:
+def _blobs_wrong(host: Host, blobs: _Found) -> Iterator[str]:
     rows: list[Any] = host.arena.cache.conn.execute("SELECT hash, size, verified FROM blob").fetchall()
     known = {row[0].hex(): row for row in rows}
-    for path, found in files_below(host.workdir / "blobs"):
+    for path, found in blobs:
         if stat.S_ISDIR(found.st_mode):
             continue
         name = os.path.basename(path).decode()
@@ -191,7 +196,7 @@ def _left_over(host: Host) -> Iterator[str]:
     for path, _ in files_below(host.workdir / "work"):
         if path.startswith(b"old-") and host.profile.quota is not None:
             continue  # no room in the trash: tried again at the next start
-        if path in {os.fsencode(at.name) for at in host.arena._written_to}:
+        if path in {os.fsencode(at.name) for at in host.arena.displaced.waiting}:
             continue  # a program had it open until a moment ago: looked at every few seconds
         yield f"{path!r} is left in the work directory"
 
@@ -201,13 +206,9 @@ def excused(host: Host, reason: str) -> bool:
     return host.profile.quota is not None and reason.startswith("no room in the cache")
 
 
-def _over_quota(host: Host) -> Iterator[str]:
+def _over_quota(host: Host, blobs: _Found) -> Iterator[str]:
     """I7: what is used on the disk is what is counted, and within the quota."""
-    used = sum(
-        found.st_blocks * 512
-        for _, found in files_below(host.workdir / "blobs")
-        if stat.S_ISREG(found.st_mode)
-    )
+    used = sum(found.st_blocks * 512 for _, found in blobs if stat.S_ISREG(found.st_mode))
     quota = host.arena.blobs.quota
     if host.profile.quota is not None and used > host.profile.quota:
         yield f"I7 {used} bytes are in use on the disk, {host.profile.quota} may be"

@@ -17,6 +17,7 @@ from blake3 import blake3
 from core.blobspace import Space
 from core.local import LocalEntries
 from core.quota import Quota
+from core.renames import Renamer
 from core.types import Hash, Holding, Mark
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host
@@ -43,6 +44,8 @@ class Guards(trio.abc.Instrument):
                 _wrap(undo, Quota, name, self._quota_changed)
             _wrap(undo, Space, "_evict", self._evicting)
             _wrap(undo, LocalEntries, "_change", self._changing)
+            _wrap(undo, Renamer, "_move", self._moving)
+            _wrap(undo, Renamer, "_take_place", self._moving)
             yield
         world.on_unlink = None
 
@@ -80,11 +83,15 @@ class Guards(trio.abc.Instrument):
 
     # -- I8
 
-    def _changing(self, local: LocalEntries, node: int, *_: object) -> None:
+    def _changing(self, local: LocalEntries | Renamer, node: int, *_: object) -> None:
         """A file that was made where the host held a cached copy replaces that: it was not renamed alone."""
         held = local._cache.local_entry(node)
         if held is not None and held.holding == Holding.CACHED and held.hash is not None:
             self._ledger.touched(held.hash)
+
+    def _moving(self, renamer: Renamer, _: int, to: int, *__: object) -> None:
+        """So does a file that was renamed to there."""
+        self._changing(renamer, to)
 
     # -- I5
 
@@ -111,9 +118,9 @@ class Guards(trio.abc.Instrument):
 def _wrap(undo: contextlib.ExitStack, owner: type, name: str, before: Callable[..., None]) -> None:
     real = getattr(owner, name)
 
-    def call(self: object, *args: Any) -> Any:  # noqa: ANN401 - as the real one
+    def call(self: object, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
         before(self, *args)
-        return real(self, *args)
+        return real(self, *args, **kwargs)
 
     undo.callback(setattr, owner, name, real)
     setattr(owner, name, call)

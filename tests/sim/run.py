@@ -83,7 +83,7 @@ def _replay(options: argparse.Namespace, seed: int) -> str:
 
 
 def _one(options: argparse.Namespace, seed: int) -> Outcome:
-    gc.set_threshold(50_000, 20, 100)  # a simulation makes much garbage in cycles, and lives for seconds
+    gc.set_threshold(200_000, 20, 100)  # a simulation makes much garbage in cycles, and lives for seconds
     root = Path(tempfile.mkdtemp(prefix="sim-", dir=_TMPFS if os.path.isdir(_TMPFS) else None))
     try:
         return simulate(root, seed, options.steps, kills=not options.no_kills, bug=options.bug)
