@@ -19,7 +19,8 @@ from core.api import HashingRow
 from core.audit import AuditLog
 from core.blobrows import Area, entries_of
 from core.blobs import BlobStore
-from core.cache import ArenaCache, CachedNode
+from core.cache import ArenaCache
+from core.cached import CachedNode
 from core.choice import Flag
 from core.config import ArenaConfig
 from core.copies import Copies
@@ -257,7 +258,7 @@ class Arena:
     def record_cached(self, nodes: Sequence[int]) -> None:
         """Record that the shown content of these nodes is whole and verified in the blob store."""
         with self.cache.write():
-            cached = self.cache.set_cached(nodes)
+            cached = self.cache.cached.add(nodes)
             marks = self.cache.marks
             kept = [item.hash for item in cached if marks.effective(item.node, item.parent) is not Mark.WATCH]
             self.blobs.set_area(kept, Area.PROTECTED)
@@ -316,7 +317,7 @@ class Arena:
 
     def no_longer_needed(self, content: Hash) -> None:
         """A content is a real file now: unless its blob is cached as well, it is the first to go."""
-        if not self.cache.is_cached(content, 0):
+        if not self.cache.cached.has(content, 0):
             self.cache.trash.put_aside(content)
 
     async def _forget_lost_blobs(self) -> None:
@@ -329,7 +330,7 @@ class Arena:
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:
-            nodes = self.cache.drop_cached(content)
+            nodes = self.cache.cached.drop(content)
             with self.cache.write():
                 self.cache.mark_dirty(nodes)
         self.cache.trash.forget_lost()
@@ -341,7 +342,7 @@ class Arena:
                 reason = "room was needed for other content"
                 for path in self.cache.trash.paths_of(content):
                     self._tell_evicted(path, content, freed, f"{reason}; it was in the trash")
-                for node in self.cache.drop_cached(content):
+                for node in self.cache.cached.drop(content):
                     self._tell_evicted(self.cache.tree.path(node), content, freed, reason)
             self.cache.trash.forget(content for content, _ in victims)
 

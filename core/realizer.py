@@ -245,7 +245,7 @@ class Realizer:
         blobs = self._arena.blobs
         left = shared[content] = shared.get(content, 1) - 1
         cache = self._arena.cache
-        shared_here = cache.is_cached(content, work.node) or cache.trash.holds(
+        shared_here = cache.cached.has(content, work.node) or cache.trash.holds(
             content, besides=self._path(work)
         )
         if not left and not blobs.is_open(content) and not shared_here:

@@ -309,7 +309,7 @@ class _GroupWriter:
             return
         by = advanced(Vector(was.vector), Vector(now.vector))
         why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
-        self._cache.trash_cached(node, by[0] if by else None, why)
+        self._cache.cached.give_up(node, by[0] if by else None, why)
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,

@@ -178,7 +178,7 @@ class ArenaRunner:
             if work.hash is None:
                 continue
             if cache.marks.effective(work.node, work.parent) is Mark.WATCH:
-                if work.area == Area.PROTECTED and not cache.is_cached(work.hash, 0):
+                if work.area == Area.PROTECTED and not cache.cached.has(work.hash, 0):
                     watched.append(work.hash)
                     self.arena.room.made()
             elif work.blob_verified:

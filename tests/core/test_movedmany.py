@@ -57,9 +57,9 @@ def listed(cache: ArenaCache, cases: Sequence[str]) -> None:
         hear(cache, A, link(old, b"to", a=2) if case == "link" else file(old, content(number), a=2))
         match case:
             case "cached" | "forgotten":
-                cache.set_cached([node(cache, old)])
+                cache.cached.add([node(cache, old)])
                 if case == "forgotten":
-                    cache.drop_cached(content(number))
+                    cache.cached.drop(content(number))
             case "held by another":
                 hear(cache, B, file(old, content(number), a=2))
             case "place taken by another":
