@@ -239,7 +239,7 @@ class LocalEntries:
         # A directory that comes back, with a file in it say, is no conflict with its deletion.
         vector = cache.next_vector(node, over_deletions=item.kind == Kind.DIR)
         if row is not None and row[0] == Holding.CACHED and content != row[5]:
-            cache.trash_cached(node, cache.self_key, Reason.REPLACED)
+            cache.cached.give_up(node, cache.self_key, Reason.REPLACED)
         entry = EntryRow(
             LOCAL_PEER,
             int(Holding.REAL),

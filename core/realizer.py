@@ -7,7 +7,7 @@ replaced or deleted file goes to the trash. Engine thread.
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
+from core.displaced import Why
 from core.errors import RealizeError
 from core.events import FileChange, FilesChanged
+from core.filelease import WRITTEN
 from core.following import can_move, moved
 from core.history import Op
 from core.paths import join
@@ -168,26 +170,26 @@ class Realizer:
             with trio.CancelScope(shield=True):
                 placed = await self._placed(datadir, ready, placements)
                 outcomes += self._record(ready, placements, placed)
+                displaced = self._note_displaced(ready, placements, placed)
         for placement, result in zip(placements, placed, strict=True):
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
-        await self._to_trash(
-            (placement.displaced, placement.path, _reason(placement), _author(work))
-            for placement, result, (work, _) in zip(placements, placed, ready, strict=True)
-            if result.displaced and placement.displaced is not None
-        )
+        for file, path, why in displaced:
+            await self._arena.displaced.settle(file, path, why)
         return outcomes
 
-    async def _to_trash(self, displaced: Iterable[tuple[Path, RelPath, Reason, PeerKey | None]]) -> None:
-        """Move what was taken out of the datadir to the trash; soon, if churten is stopped meanwhile."""
-        waiting = deque(displaced)
-        try:
-            while waiting:
-                await self._arena.to_trash(*waiting[0])
-                waiting.popleft()
-        finally:
-            for one in waiting:
-                self._arena.to_trash_soon(*one)
+    def _note_displaced(
+        self, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement], placed: Sequence[Placed]
+    ) -> list[tuple[Path, RelPath, Why]]:
+        """Return what came out of the datadir, noted so that it is settled also if this is cancelled."""
+        displaced = []
+        for (work, _), placement, result in zip(works, placements, placed, strict=True):
+            if result.displaced and placement.displaced is not None:
+                indexed_ns = placement.replaces.mtime_ns if placement.replaces is not None else None
+                why = Why(_reason(placement), _author(work), given_up=result.changed, mtime_ns=indexed_ns)
+                displaced.append((placement.displaced, placement.path, why))
+                self._arena.displaced.note(*displaced[-1])
+        return displaced
 
     async def _placed(
         self, datadir: Path, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement]
@@ -243,7 +245,7 @@ class Realizer:
         blobs = self._arena.blobs
         left = shared[content] = shared.get(content, 1) - 1
         cache = self._arena.cache
-        shared_here = cache.is_cached(content, work.node) or cache.trash.holds(
+        shared_here = cache.cached.has(content, work.node) or cache.trash.holds(
             content, besides=self._path(work)
         )
         if not left and not blobs.is_open(content) and not shared_here:
@@ -272,6 +274,9 @@ class Realizer:
                     continue
                 if result.changed:
                     outcomes.append(Outcome(work, CHANGED_HERE))
+                    continue
+                if result.written:
+                    outcomes.append(Outcome(work, WRITTEN))
                     continue
                 if result.occupied:
                     outcomes.append(Outcome(work, NOT_EMPTY))

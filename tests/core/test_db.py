@@ -6,11 +6,14 @@ import importlib.resources
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from core import db
 from core.db import Connection, connect_readonly, open_arena, open_global, transaction
 from core.errors import NoSpaceError, StoreError
+
+SQLITE_OK = 0
 
 Opener = Callable[[Path], Connection]
 OPENERS = [open_global, open_arena]
@@ -196,3 +199,25 @@ def test_readers_see_what_is_committed_and_cannot_write(conn: Connection, tmp_pa
     with pytest.raises(StoreError), transaction(reader):
         put(reader, "b")
     reader.close()
+
+
+@pytest.mark.parametrize("opener", [open_arena, connect_readonly])
+def test_a_statement_is_not_planned_anew_for_other_values(tmp_path: Path, opener: Opener) -> None:
+    path = tmp_path / "arena.db"
+    open_arena(path).close()
+    conn = opener(path)
+    compiled: list[str] = []
+
+    def note(_: int, table: str | None, *__: str | None) -> int:
+        compiled.append(str(table))
+        return apsw.SQLITE_OK
+
+    conn.authorizer = note
+    query = "SELECT node FROM entry WHERE peer = ? AND hash = ?"  # for some values there is a partial index
+    for peer in (1, 0, 1):
+        conn.execute(query, (peer, b"")).fetchall()
+    first = len(compiled)
+    conn.execute(query, (0, b"other")).fetchall()
+    conn.close()
+    assert first > 0
+    assert len(compiled) == first
