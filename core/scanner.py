@@ -358,20 +358,24 @@ class Scanner:
         What was recognised is not gone any more; a rename does not count for the brake.
         """
         stack = list(reversed(gone))
+        known = set(gone)
+        moved_directory = False
         while stack:
             path = stack.pop()
             row = self._store.local_row(path)
-            if row is None:
-                continue
-            new = new_by_ino.get((row.kind, row.ino))
-            moved = new is not None and self._store.renamed(new._replace(hash_from=path), listed=True)
-            if row.kind is Kind.DIR:
-                # Of a directory that was renamed, what is not in it any more may be elsewhere, or is gone.
-                left = [join(path, name) for name in self._store.local_children(path)]
-                if moved:
-                    gone.extend(left)
-                stack.extend(left)
-            await trio.lowlevel.checkpoint()
+            if row is not None:
+                new = new_by_ino.get((row.kind, row.ino))
+                moved = new is not None and self._store.renamed(new._replace(hash_from=path), listed=True)
+                if row.kind is Kind.DIR:
+                    moved_directory |= moved
+                    stack.extend(join(path, name) for name in self._store.local_children(path))
+                await trio.lowlevel.checkpoint()
+            if not stack and moved_directory:
+                # Of directories that were renamed, what is not in them any more may be elsewhere, or is gone.
+                stack = [left for left in self._store.left_behind() if left not in known]
+                gone.extend(stack)
+                known.update(stack)
+                moved_directory = False
 
     # -- adoptions
 

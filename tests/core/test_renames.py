@@ -405,6 +405,27 @@ async def test_a_host_that_dies_before_it_recorded_its_rename(pair: tuple[Host, 
 
 
 @pytest.mark.trio
+async def test_what_left_a_renamed_directory_while_nobody_looked_is_elsewhere_or_gone(
+    pair: tuple[Host, Host],
+) -> None:
+    a, _ = pair
+    for number in range(4):
+        a.write(f"old/in/deep/{number}", b"%d" % number)
+    async with a.up():
+        await a.idle()
+        node = a.node("old/in/deep/1")
+    (a.data / "old").rename(a.data / "new")
+    (a.data / "new/in/deep/1").rename(a.data / "elsewhere")
+    (a.data / "new/in/deep/2").unlink()
+    (a.data / "new/in/deep/3").write_bytes(b"edited")
+    async with a.up():
+        await a.idle()
+        files = {path: content for path, content in (await a.tree()).items() if content is not None}
+        assert files == {path: blake3(data).digest() for path, data in a.real().items()}
+        assert a.node("elsewhere") == node
+
+
+@pytest.mark.trio
 async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
     pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
