@@ -167,7 +167,7 @@ def place(datadir: Path, placements: Sequence[Placement], *, ino: int | None = N
 def _guarded(directories: Directories, placement: Placement) -> Placed:
     parent, name = split(placement.path)
     try:
-        at = directories.open(parent)
+        at = directories.open(parent, make=placement.kind is not Kind.NONE)
         match placement.kind:
             case Kind.FILE:
                 return _place_file(at, name, placement)
@@ -177,6 +177,9 @@ def _guarded(directories: Directories, placement: Placement) -> Placed:
                 return _place_link(at, name, placement)
             case _:
                 return _take_out(at, name, placement)
+    except FileNotFoundError as error:
+        # What is to be deleted went with its directory.
+        return Placed() if placement.kind is Kind.NONE else Placed(error=error)
     except OSError as error:
         return Placed(error=error)
 

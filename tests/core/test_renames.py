@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,11 @@ import trio
 from blake3 import blake3
 
 from core.announce import Batch, Phase
+from core.datadir import Datadir
 from core.events import FileChanged, JobChanged
 from core.placing import move
-from core.types import FileState, Mark
+from core.scanner import Scanner
+from core.types import FileState, Mark, RelPath
 from tests.core.engines import PATIENCE_S, Host, linked, until
 from tests.sim.world import World
 
@@ -403,6 +405,27 @@ async def test_a_host_that_dies_before_it_recorded_its_rename(pair: tuple[Host, 
 
 
 @pytest.mark.trio
+async def test_what_left_a_renamed_directory_while_nobody_looked_is_elsewhere_or_gone(
+    pair: tuple[Host, Host],
+) -> None:
+    a, _ = pair
+    for number in range(4):
+        a.write(f"old/in/deep/{number}", b"%d" % number)
+    async with a.up():
+        await a.idle()
+        node = a.node("old/in/deep/1")
+    (a.data / "old").rename(a.data / "new")
+    (a.data / "new/in/deep/1").rename(a.data / "elsewhere")
+    (a.data / "new/in/deep/2").unlink()
+    (a.data / "new/in/deep/3").write_bytes(b"edited")
+    async with a.up():
+        await a.idle()
+        files = {path: content for path, content in (await a.tree()).items() if content is not None}
+        assert files == {path: blake3(data).digest() for path, data in a.real().items()}
+        assert a.node("elsewhere") == node
+
+
+@pytest.mark.trio
 async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
     pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,3 +452,36 @@ async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
         await a.idle()
         files = {path: content for path, content in (await a.tree()).items() if content is not None}
         assert files == {b"new/in/0": blake3(b"0").digest(), b"new/in/2": blake3(b"edited").digest()}
+
+
+@pytest.mark.trio
+async def test_a_directory_that_comes_back_while_its_rename_is_recognised_is_seen(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    a.write("old/f", b"content")
+    async with a.up():
+        await a.idle()
+    (a.data / "old").rename(a.data / "new")
+    walk = Scanner._walk
+
+    async def walk_while_it_comes_back(scanner: Scanner, starts: Iterable[RelPath], take: Any) -> None:  # noqa: ANN401
+        """Have it looked at after it was missed, and before that is recorded."""
+        starts = list(starts)
+        await walk(scanner, starts, take)
+        if starts == [b""]:
+            (a.data / "old").mkdir()
+            await until(lambda: b"old" in looked)
+
+    looked: set[RelPath] = set()
+    look = Datadir.look
+
+    async def look_and_tell(datadir: Datadir, paths: Collection[RelPath]) -> None:
+        await look(datadir, paths)
+        looked.update(paths)
+
+    monkeypatch.setattr(Scanner, "_walk", walk_while_it_comes_back)
+    monkeypatch.setattr(Datadir, "look", look_and_tell)
+    async with a.up():
+        await a.idle()
+        assert set(await a.tree()) == {b"old", b"new", b"new/f"}
