@@ -1,7 +1,8 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
-I5 at each removal of a file by a daemon, and each time a host gives up a copy that it had to keep, I6 at each eviction, I7 after each task step that changed a quota.
-And what no user of a datadir can know is noted: that he wrote over a copy which his host held beside it (I8).
+I5 at each removal of a file by a daemon, and each time that a host gives up a copy which it had to keep; I6
+at each eviction, I7 after each task step that changed a quota. And what no user of a datadir can know is
+noted: that he wrote over a copy which his host held beside it (I8).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -26,7 +28,6 @@ from tests.sim.disks import Disks
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger
 from tests.sim.world import World, current
-
 
 _DURABLE = (
     "SELECT e.node FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0 AND e.hash = ?"
@@ -115,6 +116,11 @@ class Guards(trio.abc.Instrument):
         except OSError:
             return
         self.removals += 1
+        host = next((host for host in self._hosts if _is_below(at, host.datadir)), None)
+        if host is not None and content in self._ledger.data and not self._disks.holds(content, besides=at):
+            self._ledger.problems.append(
+                f"I5 {host.name} drops {at!r} from its datadir: {content.hex()[:16]} is not in the trash either"
+            )
         if content in self._ledger.wanted and not self._disks.holds(content, besides=at):
             process = current.get()
             self._ledger.problems.append(
@@ -147,6 +153,10 @@ class Guards(trio.abc.Instrument):
         self._ledger.problems.append(
             f"I5 {host.name} gives up {paths} {content.hex()[:16]}, and nobody has a durable copy"
         )
+
+
+def _is_below(path: bytes, directory: Path | None) -> bool:
+    return directory is not None and path.startswith(os.fsencode(directory) + b"/")
 
 
 def _wrap(undo: contextlib.ExitStack, owner: object, name: str, before: Callable[..., None]) -> None:
