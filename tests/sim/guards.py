@@ -119,7 +119,7 @@ class Guards(trio.abc.Instrument):
         host = next((host for host in self._hosts if _is_below(at, host.datadir)), None)
         if host is not None and content in self._ledger.data and not self._disks.holds(content, besides=at):
             self._ledger.problems.append(
-                f"I5 {host.name} drops {at!r} from its datadir: {content.hex()[:16]} is not in the trash either"
+                f"I5 {host.name} drops {at!r} from its datadir: {content.hex()[:16]} is nowhere else"
             )
         if content in self._ledger.wanted and not self._disks.holds(content, besides=at):
             process = current.get()
@@ -127,7 +127,6 @@ class Guards(trio.abc.Instrument):
                 f"I5 {process.name if process else '?'} removes {at!r}, the last copy of"
                 f" {content.hex()[:16]}, written to {self._ledger.wanted[content]!r}"
             )
-
 
     def _unrealizing(self, unrealizer: Unrealizer, taken: Sequence[Any]) -> None:
         for job, _ in taken:
