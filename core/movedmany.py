@@ -93,6 +93,7 @@ class _Writer:
     moves: list[tuple[object, ...]] = field(default_factory=list)
     left: list[tuple[object, ...]] = field(default_factory=list)
     entries: list[tuple[object, ...]] = field(default_factory=list)
+    moved_nodes: list[int] = field(default_factory=list)
     left_nodes: list[int] = field(default_factory=list)
 
     def add(self, known: _Known, rename: _Rename) -> None:
@@ -102,6 +103,7 @@ class _Writer:
         self.left.append((left, *rename.old, deletion.vector))
         self.entries.append((node, *entry, self.stamp))
         self.entries.append((left, *deletion, self.stamp))
+        self.moved_nodes.append(node)
         self.left_nodes.append(left)
         if known.held is not None:
             held = entry._replace(peer=LOCAL_PEER, holding=int(Holding.CACHED))
@@ -118,7 +120,7 @@ class _Writer:
         cache.conn.executemany(_LEAVE, self.left)
         cache.conn.executemany(_PUT, self.entries)
         cache.departed.add(self.left_nodes)
-        cache.tree.moved_if_known(*(node for *_, node in self.moves))  # type: ignore[misc]  # directories once
+        cache.tree.moved_if_known(*self.moved_nodes)
 
 
 def follow_many(cache: ArenaCache, peer: int, stamp: int, groups: list[Group]) -> list[Group]:

@@ -68,9 +68,6 @@ def listed(cache: ArenaCache, cases: Sequence[str]) -> None:
                 hear(cache, A, deleted(new, a=1))
             case "deleted there by us":
                 with cache.write():
-                    cache.put_tombstone(
-                        cache.tree.ensure_child(cache.tree.ensure_dir(split(new)[0]), b"x"), b""
-                    )  # type: ignore[arg-type]
                     cache.put_tombstone(node_at(cache, new), vector(me=1))
             case "a grave there":
                 with cache.write():
