@@ -269,7 +269,15 @@ class ArenaCache:
             if entry.holding == Holding.TOMBSTONE:
                 self.departed.add([node])
 
+    def end_move(self, node: int) -> None:
+        """Decide anew about a real file that was to be renamed as a peer did, and about its new path."""
+        target = self.moving.target(node)
+        if target is not None:
+            self.moving.remove(node)
+            self.mark_dirty([node, target])
+
     def _local_changed(self, node: int, *, real: bool) -> None:
+        self.end_move(node)
         if real:
             self.marks.became_real(node)
         else:
@@ -360,6 +368,8 @@ class ArenaCache:
             return
         if after.kind == Kind.NONE and before.kind != Kind.NONE:
             self.departed.add([node])
+        elif after.kind != Kind.NONE and before.kind == Kind.NONE:
+            self.end_move(node)  # there is something at its old path again
         self.conn.execute(
             "UPDATE node SET kind = ?, size = ?, mtime_ns = ?, mode = ?, hash = ?, vector = ?, target = ?,"
             " local = ?, flags = ? WHERE id = ?",
@@ -411,9 +421,15 @@ class ArenaCache:
         """Make a directory visible, with those above it, because something in it is; inside `write`."""
         self._parent_visibility(node, appeared=True)
 
+<<<<<<< HEAD
+    def show_or_hide(self, directory: int) -> None:
+        """Show a directory, or not any more, after something came into it or left it; inside `write`."""
+        self._parent_visibility(directory, appeared=self._has_visible_child(directory))
+=======
     def hide_directory(self, node: int) -> None:
         """Show a directory no more from which things went, if nothing else keeps it; inside `write`."""
         self._parent_visibility(node, appeared=False)
+>>>>>>> w-perf
 
     def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
         if parent in (NO_PARENT, self.root):

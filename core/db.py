@@ -48,6 +48,8 @@ GLOBAL_APPLICATION_ID = 0x526C7A47  # "RlzG"
 ARENA_APPLICATION_ID = 0x526C7A41  # "RlzA"
 _BUSY_TIMEOUT_MS = 5000
 _CACHE_KIB = 8 * 1024
+_STATEMENTS = 500
+"""How many prepared statements a connection keeps: more than there are; the default, 100, are too few."""
 _HEADER_BYTES = 100
 _CHECK_S = 0.3
 """LIMIT: how long a start looks for damage in one database; some 100 MiB of it when cached."""
@@ -87,7 +89,8 @@ def connect_readonly(path: Path) -> Connection:
         StoreError: it cannot be opened.
     """
     with _translated(path):
-        conn = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX)
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX
+        conn = apsw.Connection(str(path), flags=flags, statementcachesize=_STATEMENTS)
         conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
         _plan_once(conn)
         _pragma(conn, "query_only", 1)
@@ -156,7 +159,7 @@ def _foreign(path: Path, kind: str) -> StoreError:
 def _open(path: Path, kind: str) -> Connection:
     _refuse_foreign(path, kind)
     with _translated(path, kind):
-        conn = apsw.Connection(str(path))
+        conn = apsw.Connection(str(path), statementcachesize=_STATEMENTS)
         conn.set_busy_timeout(_BUSY_TIMEOUT_MS)
         _plan_once(conn)
         try:
@@ -244,22 +247,26 @@ def rebuilding(path: Path, kind: str) -> str:
 
 
 @contextmanager
-def _translated(path: Path, kind: str = "") -> Iterator[None]:
+def _translated(database: Path | Connection, kind: str = "") -> Iterator[None]:
     try:
         yield
-    except apsw.FullError as error:
-        raise NoSpaceError(f"{path}: {error}", hint="free space on that disk") from error
-    except apsw.IOError as error:
-        raise StoreError(f"{path}: {error}", hint="check that disk; the system's log says more") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        # While it is open nobody knows which kind it is.
-        raise _damaged(path, kind or "arena", error) from error
     except apsw.Error as error:
-        raise StoreError(f"{path} cannot be used: {error}", hint="run `realize doctor`") from error
+        raise _as_ours(error, _path_of(database), kind) from error
 
 
-def _path_of(conn: Connection) -> Path:
-    return Path(conn.filename)
+def _as_ours(error: apsw.Error, path: Path, kind: str) -> StoreError:
+    if isinstance(error, apsw.FullError):
+        return NoSpaceError(f"{path}: {error}", hint="free space on that disk")
+    if isinstance(error, apsw.IOError):
+        return StoreError(f"{path}: {error}", hint="check that disk; the system's log says more")
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        # While it is open nobody knows which kind it is.
+        return _damaged(path, kind or "arena", error)
+    return StoreError(f"{path} cannot be used: {error}", hint="run `realize doctor`")
+
+
+def _path_of(database: Path | Connection) -> Path:
+    return database if isinstance(database, Path) else Path(database.filename)
 
 
 @contextmanager
@@ -273,7 +280,7 @@ def transaction(conn: Connection) -> Iterator[None]:
     if conn.in_transaction:
         yield
         return
-    with _translated(_path_of(conn)):
+    with _translated(conn):
         conn.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -297,7 +304,7 @@ def durably(conn: Connection) -> Iterator[None]:
 
 def close(conn: Connection) -> None:
     """Checkpoint and close a writing connection; the write-ahead log is gone afterwards."""
-    with _translated(_path_of(conn)):
+    with _translated(_path_of(conn)):  # asked for before it is closed
         try:
             conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:

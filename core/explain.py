@@ -24,7 +24,7 @@ def explain(engine: Engine, arena: Arena, node: int) -> Iterator[tuple[str, str]
     shown = arena.cache.shown(node)
     entries = arena.cache.entries(node)
     if shown.kind == Kind.NONE:
-        yield "shown", "nothing: it was deleted" if entries else "nothing: no peer holds it"
+        yield "shown", "nothing: it was deleted" if entries else "nothing: no peer is known to hold it"
     elif shown.kind == Kind.FILE:
         content = shown.hash.hex()[:16] if shown.hash else "not hashed yet"
         yield "shown", f"{_size(shown.size)}, content {content}"
@@ -135,6 +135,8 @@ def _next(engine: Engine, arena: Arena, node: int) -> str:
         return "in churten's queue" + ("" if engine.churten.running else ", which is stopped")
     mark = arena.cache.marks.effective(node, arena.cache.tree.parent_and_name(node)[0])
     shown = arena.cache.shown(node)
+    if shown.kind == Kind.NONE and arena.cache.marks.explicit(node) is not None:
+        return f"nothing to do; it is held as `{mark}` says as soon as there is something"
     if mark is not Mark.WATCH and shown.kind == Kind.FILE and not shown.local and shown.hash is None:
         return "fetched once its holder has hashed it"
     if mark is Mark.OWN and shown.kind == Kind.FILE and arena.offline and shown.local != Holding.REAL:
@@ -153,7 +155,7 @@ def _stays(engine: Engine, arena: Arena, node: int, mark: Mark) -> str:
         return ""
     if shown.local == Holding.REAL and shown.flags & (Flag.CONFLICT | Flag.UNREADABLE | Flag.DAMAGED):
         return ""
-    keys = arena.holder_keys(node, shown.hash, DURABLE)
+    keys = arena.copies.holder_keys(node, shown.hash, DURABLE)
     needed = arena.copies_elsewhere
     if len(keys) >= needed:
         return ""

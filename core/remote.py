@@ -291,16 +291,14 @@ class _GroupWriter:
         was = cache.shown(node)
         cache.refresh(node)
         now = cache.shown(node)
-        conflict = (was.flags ^ now.flags) & Flag.CONFLICT
-        revived = now.flags & ~was.flags & Flag.REVIVED
-        if conflict or revived:
+        if (was.flags ^ now.flags) & (Flag.CONFLICT | Flag.REVIVED):
             cache.emit(
                 ConflictChanged(
                     arena=cache.name,
                     path=join(self._group.directory, name),
                     peers=(self._peer_name,),
                     resolved=not now.flags & (Flag.CONFLICT | Flag.REVIVED),
-                    revived=not conflict,
+                    revived=now.flags & (Flag.CONFLICT | Flag.REVIVED) == Flag.REVIVED,
                 )
             )
         self._drop_superseded(node, was, now)

@@ -290,6 +290,9 @@ class Scanner:
         if request.recursive and b"" in request.starts:
             self._store.set_scanned_ns(began_ns)
             self._since_ns = since(began_ns, began_ns)
+            # Directories that are known to be gone are not listed: what the last scan, or who removed one,
+            # had no time to look for in them.
+            gone.extend(self._store.left_behind())
         if gone:
             async with self._lock:
                 if new_by_ino:

@@ -14,6 +14,7 @@ from core.cache import ArenaCache
 from core.choice import EntryRow
 from core.db import transaction
 from core.errors import NO_ROOM
+from core.filelease import OPEN, WRITTEN
 from core.types import Hash, Kind, Mark
 
 RETRY_S = (1, 5, 30, 300, 1800)
@@ -33,10 +34,15 @@ NOT_EMPTY = "it was deleted elsewhere, but something is in it here"
 
 PEER_REASONS = (NO_HOLDER, UNCONFIRMED)
 
+_OPEN_REASONS = (OPEN, WRITTEN)
+_OPEN_S = 5
+"""LIMIT: seconds at most before a file that a program had open is looked at again; nothing tells of the close
+of one that was only read."""
+
 
 def is_waiting(reason: str) -> bool:
     """Say whether a node with this reason waits for something rather than failed."""
-    return reason in (*PEER_REASONS, UNQUIET, NOT_EMPTY) or reason.startswith(NO_ROOM)
+    return reason in (*PEER_REASONS, *_OPEN_REASONS, UNQUIET, NOT_EMPTY) or reason.startswith(NO_ROOM)
 
 
 _NEVER_NS = (1 << 63) - 1
@@ -76,7 +82,8 @@ _DUE = (
     " (SELECT count(*) FROM entry o WHERE o.node = d.node AND o.peer > 0 AND o.hash = n.hash"
     " AND o.holding IN (1, 4)), e.ino, e.peer, e.holding, e.kind, e.size,"
     " e.mtime_ns, e.mode, e.hash, e.vector, e.target"
-    " FROM dirty d JOIN node n ON n.id = d.node LEFT JOIN entry e ON e.node = d.node AND e.peer = 0"
+    # CROSS: the queue is the outer loop, whatever SQLite knew of its size some time ago.
+    " FROM dirty d CROSS JOIN node n ON n.id = d.node LEFT JOIN entry e ON e.node = d.node AND e.peer = 0"
     " LEFT JOIN blob b ON b.hash = n.hash"
     " WHERE d.counter > ? AND d.due_ns <= ? ORDER BY d.counter LIMIT ?"
 )
@@ -137,7 +144,9 @@ class WorkQueue:
         """Put a failed node off; returns the seconds until it is tried again, None: when a peer connects."""
         delay_s: float | None = None
         if not wait_for_peer:
-            delay_s = RETRY_S[min(work.attempts, len(RETRY_S) - 1)] * random.uniform(0.8, 1.2)
+            longest_s = _OPEN_S if reason in _OPEN_REASONS else RETRY_S[-1]
+            base_s = min(RETRY_S[min(work.attempts, len(RETRY_S) - 1)], longest_s)
+            delay_s = base_s * random.uniform(0.8, 1.2)
         due_ns = _NEVER_NS if delay_s is None else now_ns + int(delay_s * 1e9)
         with transaction(self._cache.conn):
             self._cache.conn.execute(

@@ -138,6 +138,23 @@ def test_two_directories_that_change_places(tmp_path: Path, seed: int, running: 
 
 
 @pytest.mark.trio
+async def test_modes_that_changed_with_a_rename_while_nobody_looked_are_seen(tmp_path: Path) -> None:
+    a = Host(tmp_path, "a", [])
+    a.write("old/in/f", b"content")
+    async with a.up():
+        await a.idle()
+        node = a.node("old/in/f")
+    (a.data / "old/in/f").chmod(0o600)
+    (a.data / "old/in").chmod(0o750)
+    (a.data / "old").rename(a.data / "new")
+    async with a.up():
+        await a.idle()
+        entries = await a.entries()
+        assert a.node("new/in/f") == node
+        assert (entries[b"new/in/f"].mode, entries[b"new/in"].mode) == (0o600, 0o750)
+
+
+@pytest.mark.trio
 async def test_what_is_not_on_this_disk_stays_where_it_is(tmp_path: Path) -> None:
     a, b = Host(tmp_path, "a", ["b"]), Host(tmp_path, "b", ["a"])
     a.write("d/here", b"of a")
@@ -383,3 +400,32 @@ async def test_a_host_that_dies_before_it_recorded_its_rename(pair: tuple[Host, 
         await b.idle()
         assert set(a.real()) == {b"new/0", b"elsewhere", b"new/3", b"new/4"}
         assert await same(a, b)
+
+
+@pytest.mark.trio
+async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    for number in range(3):
+        a.write(f"top/old/in/{number}", b"%d" % number)
+    async with a.up():
+        await a.idle()
+    (a.data / "top/old").rename(a.data / "new")
+    (a.data / "new/in/1").unlink()
+    (a.data / "new/in/2").write_bytes(b"edited")
+
+    async def die(*_: object) -> None:
+        raise DeadError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.deletions.Deletions.offer", die)
+        with pytest.raises(BaseExceptionGroup) as failure:
+            async with a.up():
+                await trio.sleep_forever()
+    assert failure.value.split(DeadError)[0] is not None
+    a.engine = None
+    async with a.up():
+        await a.idle()
+        files = {path: content for path, content in (await a.tree()).items() if content is not None}
+        assert files == {b"new/in/0": blake3(b"0").digest(), b"new/in/2": blake3(b"edited").digest()}

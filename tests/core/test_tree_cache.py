@@ -20,6 +20,7 @@ from core.history import Op
 from core.local import LocalEntries
 from core.paths import split
 from core.ports import Found
+from core.remote import RemoteEntries
 from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import bump, encode
 from core.work import WorkQueue
@@ -33,6 +34,7 @@ from tests.core.caches import (
     B,
     C,
     Item,
+    batch,
     deleted,
     dirty,
     dropped,
@@ -168,6 +170,60 @@ def test_a_deleted_directory_stays_while_another_peer_has_something_in_it(cache:
     assert kinds(cache) == {b"d": Kind.DIR, b"d/g": Kind.FILE}
     hear(cache, B, deleted(b"d/g", b=2), seq=2)
     assert kinds(cache) == {}
+
+
+def test_directories_are_visible_while_what_a_peer_renamed_is_in_them(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"old/f", a=1), deleted(b"new", a=1))
+    cache.set_cached([node(cache, b"old/f")])
+    renamed = batch([file(b"new/f", a=2)])
+    renamed.groups[0].renamed_from = [b"old/f"]
+    RemoteEntries(cache).apply(A, "a", renamed)
+    hear(cache, A, deleted(b"old/f", a=2))
+    assert kinds(cache) == {b"new": Kind.DIR, b"new/f": Kind.FILE}
+    assert cache.shown(node(cache, b"new/f")).local == Holding.CACHED
+
+
+def _renamed(cache: ArenaCache, old: bytes, new: bytes, count: int) -> None:
+    """Hear of a renamed file, and look at both paths."""
+    one = batch([file(new, a=count)])
+    one.groups[0].renamed_from = [old]
+    RemoteEntries(cache).apply(A, "a", one)
+    hear(cache, A, deleted(old, a=count))
+    with cache.write():
+        cache.conn.execute("DELETE FROM dirty")
+
+
+def test_where_a_real_file_was_to_be_renamed_to_is_looked_at_when_its_user_deletes_it(
+    cache: ArenaCache,
+) -> None:
+    _hold(cache, file(b"old", a=1))
+    hear(cache, A, file(b"old", a=1))
+    _renamed(cache, b"old", b"new", 2)
+    LocalEntries(cache).remove([RelPath(b"old")])
+    assert dirty(cache) == {b"old", b"new"}
+
+
+def test_where_a_real_file_was_to_be_renamed_to_is_looked_at_when_another_peer_changed_it(
+    cache: ArenaCache,
+) -> None:
+    _hold(cache, file(b"old", a=1))
+    hear(cache, A, file(b"old", a=1))
+    _renamed(cache, b"old", b"new", 2)
+    hear(cache, B, file(b"old", H2, a=1, b=1))
+    assert dirty(cache) == {b"old", b"new"}
+
+
+def test_where_a_real_file_was_to_be_renamed_to_is_looked_at_when_another_peer_renamed_it(
+    cache: ArenaCache,
+) -> None:
+    _hold(cache, file(b"old", a=1))
+    for peer in (A, B):
+        hear(cache, peer, file(b"old", a=1))
+    _renamed(cache, b"old", b"new", 2)
+    other = batch([file(b"other", b=1)])
+    other.groups[0].renamed_from = [b"old"]
+    RemoteEntries(cache).apply(B, "b", other)
+    assert dirty(cache) == {b"old", b"new"}
 
 
 def test_an_empty_directory_that_is_announced_is_visible(cache: ArenaCache) -> None:

@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
+from core.blobrows import Area
 from core.choice import Flag, choose
-from core.types import Hash, Holding, Kind, Mark
+from core.types import Hash, Holding, Kind, Mark, RelPath
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host, files_below
 from tests.sim.ledger import Ledger
 
 _SHARED = 64
 """Contents up to this length may be written more than once."""
+
+
+_Found = Sequence[tuple[bytes, os.stat_result]]
+"""Paths below a directory."""
 
 
 class Node(NamedTuple):
@@ -52,10 +57,12 @@ def problems(hosts: Sequence[Host], ledger: Ledger, disks: Disks) -> list[str]:
     for host in hosts:
         found += [f"{host.name}: {text}" for text in _datadir_differs(host)]
         found += [f"{host.name}: {text}" for text in _marks_unsatisfied(host, shown[host.name])]
-        found += [f"{host.name}: {text}" for text in _blobs_wrong(host)]
+        blobs = list(files_below(host.workdir / "blobs"))
+        found += [f"{host.name}: {text}" for text in _blobs_wrong(host, blobs)]
         found += [f"{host.name}: {text}" for text in _left_over(host)]
-        found += [f"{host.name}: {text}" for text in _over_quota(host)]
+        found += [f"{host.name}: {text}" for text in _over_quota(host, blobs)]
         found += [f"{host.name}: {text}" for text in _foreign_contents(host, shown[host.name], ledger)]
+    found += _without_durable_copy(hosts, shown[hosts[0].name])
     return found + list(_renames_wrong(hosts[0], shown[hosts[0].name], ledger)) + list(lost(ledger, disks))
 
 
@@ -100,6 +107,29 @@ def _renames_wrong(host: Host, shown: list[Node], ledger: Ledger) -> Iterator[st
             found = places.get(content, [])
             if len(found) != 1:
                 yield f"I8 {content.hex()[:16]} was renamed from {old!r} to {new!r}, and is at {found}"
+
+
+def durable(host: Host, path: bytes, content: bytes) -> bool:
+    """Say whether a host has a copy of a version that it does not give up without asking (`core.leases`)."""
+    cache = host.arena.cache
+    node = cache.tree.find(RelPath(path))
+    entry = cache.local_entry(node) if node is not None else None
+    if entry is None or entry.hash != content:
+        return False
+    if entry.holding == Holding.REAL:
+        return True
+    blob = host.arena.blobs.info(Hash(content)) if entry.holding == Holding.CACHED else None
+    return blob is not None and blob.held and blob.area is Area.PROTECTED
+
+
+def _without_durable_copy(hosts: Sequence[Host], shown: list[Node]) -> Iterator[str]:
+    """I5: of what is shown somebody has a copy that stays."""
+    for node in shown:
+        if node.kind != Kind.FILE or node.hash is None or node.flags & Flag.CONFLICT:
+            continue
+        if not any(durable(host, node.path, node.hash) for host in hosts):
+            held = {host.name: host.arena.blobs.info(Hash(node.hash)) for host in hosts}
+            yield f"I5 nobody has a durable copy of {node.path!r}, {node.hash.hex()[:16]}: {held}"
 
 
 def _datadir_differs(host: Host) -> Iterator[str]:
@@ -171,10 +201,10 @@ def _why(host: Host, node: Node, reasons: dict[int, str]) -> str:
     )
 
 
-def _blobs_wrong(host: Host) -> Iterator[str]:
+def _blobs_wrong(host: Host, blobs: _Found) -> Iterator[str]:
     rows: list[Any] = host.arena.cache.conn.execute("SELECT hash, size, verified FROM blob").fetchall()
     known = {row[0].hex(): row for row in rows}
-    for path, found in files_below(host.workdir / "blobs"):
+    for path, found in blobs:
         if stat.S_ISDIR(found.st_mode):
             continue
         name = os.path.basename(path).decode()
@@ -191,7 +221,7 @@ def _left_over(host: Host) -> Iterator[str]:
     for path, _ in files_below(host.workdir / "work"):
         if path.startswith(b"old-") and host.profile.quota is not None:
             continue  # no room in the trash: tried again at the next start
-        if path in {os.fsencode(at.name) for at in host.arena._written_to}:
+        if path in {os.fsencode(at.name) for at in host.arena.displaced.waiting}:
             continue  # a program had it open until a moment ago: looked at every few seconds
         yield f"{path!r} is left in the work directory"
 
@@ -201,13 +231,9 @@ def excused(host: Host, reason: str) -> bool:
     return host.profile.quota is not None and reason.startswith("no room in the cache")
 
 
-def _over_quota(host: Host) -> Iterator[str]:
+def _over_quota(host: Host, blobs: _Found) -> Iterator[str]:
     """I7: what is used on the disk is what is counted, and within the quota."""
-    used = sum(
-        found.st_blocks * 512
-        for _, found in files_below(host.workdir / "blobs")
-        if stat.S_ISREG(found.st_mode)
-    )
+    used = sum(found.st_blocks * 512 for _, found in blobs if stat.S_ISREG(found.st_mode))
     quota = host.arena.blobs.quota
     if host.profile.quota is not None and used > host.profile.quota:
         yield f"I7 {used} bytes are in use on the disk, {host.profile.quota} may be"

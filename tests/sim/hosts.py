@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 import trio.testing
@@ -162,6 +165,13 @@ class Host:
     @property
     def arena(self) -> Arena:
         return self.engine.arenas[ARENA]
+
+    def query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        """Ask the arena's database, whether its daemon runs or not."""
+        if self.running:  # its own connection: to open another one takes long
+            return self.arena.cache.conn.execute(sql, values).fetchall()
+        with contextlib.closing(sqlite3.connect(f"file:{self.workdir}/arena.db?mode=ro", uri=True)) as conn:
+            return conn.execute(sql, values).fetchall()
 
     @property
     def running(self) -> bool:
@@ -340,7 +350,29 @@ class Line:
 def files_below(root: Path) -> Iterator[tuple[bytes, os.stat_result]]:
     """Yield every path below a directory, relative, with what lstat says."""
     base = os.fsencode(root)
-    for directory, names, files in os.walk(base):
-        for name in sorted(names) + sorted(files):
-            path = os.path.join(directory, name)
-            yield os.path.relpath(path, base), os.lstat(path)
+    below = [b""] if os.path.isdir(base) else []
+    while below:
+        directory = below.pop()
+        with os.scandir(os.path.join(base, directory)) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = os.path.join(directory, entry.name)
+                yield path, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(path)
+
+
+_UNREALIZED = (
+    "SELECT n.id, e.hash FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0"
+    " AND e.holding = 2 AND e.ino <> 0 WHERE n.parent = ? AND n.name = ?"
+)
+
+
+def unrealized(host: Host, path: bytes) -> bytes | None:
+    """Return the content of a file that was in the datadir at a path until the host unrealized it."""
+    node, content = 0, None
+    for name in (b"", *path.split(b"/")):
+        found = host.query(_UNREALIZED, (node, name))
+        if not found:
+            return None
+        ((node, content),) = found
+    return content

@@ -71,6 +71,7 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True, bug: str 
     outcome.figures = (
         f"{len(household.hosts)} hosts, {household.rests} rests, {household.deaths} deaths,"
         f" {household.requests.answered} answers, {guards.removals} removals, {guards.evictions} evictions,"
+        f" {guards.given_up} copies given up,"
         f" {guards.reservations} reservations"
     )
     outcome.cpu_s = time.process_time() - started
@@ -83,7 +84,7 @@ def _replay(options: argparse.Namespace, seed: int) -> str:
 
 
 def _one(options: argparse.Namespace, seed: int) -> Outcome:
-    gc.set_threshold(50_000, 20, 100)  # a simulation makes much garbage in cycles, and lives for seconds
+    gc.set_threshold(200_000, 20, 100)  # a simulation makes much garbage in cycles, and lives for seconds
     root = Path(tempfile.mkdtemp(prefix="sim-", dir=_TMPFS if os.path.isdir(_TMPFS) else None))
     try:
         return simulate(root, seed, options.steps, kills=not options.no_kills, bug=options.bug)

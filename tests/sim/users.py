@@ -7,14 +7,13 @@ import errno
 import os
 import random
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import trio
 from blake3 import blake3
 
-from tests.sim.hosts import Host
+from tests.sim.hosts import Host, unrealized
 from tests.sim.ledger import Ledger, files_in
 from tests.sim.world import World
 
@@ -121,17 +120,7 @@ class Users:
     def _gave_up(self, host: Host, path: Path) -> None:
         """A user puts another file where he sees one, or where one of his was until it was unrealized."""
         self.ledger.gave_up_file(path)
-        with contextlib.closing(sqlite3.connect(f"file:{host.workdir}/arena.db?mode=ro", uri=True)) as conn:
-            node, content = 0, None
-            for name in (b"", *self.relative(host, path).split(b"/")):
-                found = conn.execute(
-                    "SELECT n.id, e.hash FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0"
-                    " AND e.holding = 2 AND e.ino <> 0 WHERE n.parent = ? AND n.name = ?",
-                    (node, name),
-                ).fetchone()
-                if found is None:
-                    return
-                node, content = found
+        content = unrealized(host, self.relative(host, path))
         if content is not None:
             self.ledger.gave_up(content)
 
