@@ -421,15 +421,13 @@ class ArenaCache:
         """Make a directory visible, with those above it, because something in it is; inside `write`."""
         self._parent_visibility(node, appeared=True)
 
-<<<<<<< HEAD
     def show_or_hide(self, directory: int) -> None:
         """Show a directory, or not any more, after something came into it or left it; inside `write`."""
         self._parent_visibility(directory, appeared=self._has_visible_child(directory))
-=======
+
     def hide_directory(self, node: int) -> None:
         """Show a directory no more from which things went, if nothing else keeps it; inside `write`."""
         self._parent_visibility(node, appeared=False)
->>>>>>> w-perf
 
     def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
         if parent in (NO_PARENT, self.root):

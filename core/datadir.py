@@ -223,12 +223,13 @@ class Datadir:
         if not path:
             await self._look_at_root()
             return
+        if not is_dir and path.endswith(IGNORE_FILE) and what is not What.CREATED:
+            # Also one that is ignored itself: it says all the same what is.
+            directory, name = split(path)
+            if name == IGNORE_FILE and not (directory and self._ignore.ignored(directory, is_dir=True)):
+                self.scanner.rescan(directory)
         if self._ignore.ignored(path, is_dir=is_dir):
             return
-        if not is_dir and path.endswith(IGNORE_FILE) and what is not What.CREATED:
-            directory, name = split(path)
-            if name == IGNORE_FILE:
-                self.scanner.rescan(directory)
         if is_dir:
             self._notice_dir(event, now)
         else:

@@ -95,6 +95,7 @@ class _Writer:
     entries: list[tuple[object, ...]] = field(default_factory=list)
     moved_nodes: list[int] = field(default_factory=list)
     left_nodes: list[int] = field(default_factory=list)
+    moved_nodes: list[int] = field(default_factory=list)
 
     def add(self, known: _Known, rename: _Rename) -> None:
         cache, node, entry, deletion = self.cache, known.node, rename.entry, rename.deletion
@@ -105,6 +106,7 @@ class _Writer:
         self.entries.append((left, *deletion, self.stamp))
         self.moved_nodes.append(node)
         self.left_nodes.append(left)
+        self.moved_nodes.append(node)
         if known.held is not None:
             held = entry._replace(peer=LOCAL_PEER, holding=int(Holding.CACHED))
             self.entries.append((node, *held, 0))

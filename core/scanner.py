@@ -260,15 +260,29 @@ class Scanner:
             self._warned(f"directory {shown} is left out: {why}", "what was indexed below it stays as it is")
 
     def _tell_limit(self) -> None:
+        text = f"too few inotify watches: changes in some directories are seen only every {UNWATCHED_S:.0f} s"
+        hint = self._limit_hint()
+        _log.warning("%s; run: %s", text, hint)
+        self._warned(text, f"run: {hint}")
+
+    def _limit_hint(self) -> str:
         need = 2 * (self._watcher.count() + len(self._watcher.unwatched))
         try:
             need = max(need, 2 * int(_WATCH_LIMIT.read_text()))
         except (OSError, ValueError) as error:
             _log.debug("limit of watches is unknown: %s", error)
-        hint = f"sysctl fs.inotify.max_user_watches={need}"
-        text = f"too few inotify watches: changes in some directories are seen only every {UNWATCHED_S:.0f} s"
-        _log.warning("%s; run: %s", text, hint)
-        self._warned(text, f"run: {hint}")
+        return f"sysctl fs.inotify.max_user_watches={need}"
+
+    def unwatched(self) -> str:
+        """Return what is to be said of directories that cannot be watched now, "" when all are."""
+        count = len(self._watcher.unwatched)
+        if not count:
+            return ""
+        which = "1 directory is" if count == 1 else f"{count} directories are"
+        return (
+            f"{which} not watched, changes there are seen only every {UNWATCHED_S:.0f} s;"
+            f" run: {self._limit_hint()}"
+        )
 
     # -- rescans
 

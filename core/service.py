@@ -146,7 +146,13 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(*engine.health, *self._troubles(), *self._held_deletes(), *self._without_room()),
+            health=(
+                *engine.health,
+                *self._troubles(),
+                *self._held_deletes(),
+                *self._without_room(),
+                *self._unwatched(),
+            ),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -193,6 +199,11 @@ class Service:
             for name, count in waiting.items()
             if count
         ]
+
+    def _unwatched(self) -> list[str]:
+        """Return a line for each arena whose changes are partly seen late."""
+        told = {name: arena.index.unwatched for name, arena in self._engine.arenas.items() if arena.index}
+        return [f"{name}: {text}" for name, text in told.items() if text]
 
     async def status_json(self) -> bytes:
         """Return the status as ``realize status --json`` prints it."""

@@ -20,6 +20,10 @@ from core.types import Hash, Kind, Mark
 RETRY_S = (1, 5, 30, 300, 1800)
 """Seconds before the n-th retry; the last one repeats (spec 4 §Jobs)."""
 
+_JITTER = 0.2
+_LONGEST_NS = int(RETRY_S[-1] * (1 + _JITTER) * 1e9)
+"""LIMIT: nothing waits longer for a time to come: the clock has been set back if it would."""
+
 NO_HOLDER = "no connected peer holds it"
 """Reason of a node that waits for a peer; such nodes are due again when one connects."""
 
@@ -146,7 +150,7 @@ class WorkQueue:
         if not wait_for_peer:
             longest_s = _OPEN_S if reason in _OPEN_REASONS else RETRY_S[-1]
             base_s = min(RETRY_S[min(work.attempts, len(RETRY_S) - 1)], longest_s)
-            delay_s = base_s * random.uniform(0.8, 1.2)
+            delay_s = base_s * random.uniform(1 - _JITTER, 1 + _JITTER)
         due_ns = _NEVER_NS if delay_s is None else now_ns + int(delay_s * 1e9)
         with transaction(self._cache.conn):
             self._cache.conn.execute(
@@ -201,9 +205,17 @@ class WorkQueue:
     def next_due_ns(self, now_ns: int) -> int | None:
         """Return when the next waiting node is due; None when none is going to be."""
         row: Any = self._cache.conn.execute(
-            "SELECT min(due_ns) FROM dirty WHERE due_ns > ? AND due_ns < ?", (now_ns, _NEVER_NS)
+            "SELECT min(due_ns), max(due_ns) FROM dirty WHERE due_ns > ? AND due_ns < ?", (now_ns, _NEVER_NS)
         ).fetchone()
-        return row[0] if row else None
+        first, last = row
+        if last is None or last <= now_ns + _LONGEST_NS:
+            return first  # type: ignore[no-any-return]  # a column
+        with transaction(self._cache.conn):
+            self._cache.conn.execute(
+                "UPDATE dirty SET due_ns = ?1 WHERE due_ns > ?1 AND due_ns < ?2",
+                (now_ns + _LONGEST_NS, _NEVER_NS),
+            )
+        return min(first, now_ns + _LONGEST_NS)  # type: ignore[no-any-return]  # a column
 
     def counts(self, now_ns: int) -> tuple[int, int, int]:
         """Return how many nodes are due, how many wait for something, and how many failed."""

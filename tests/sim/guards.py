@@ -1,6 +1,7 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
-I5 at each removal of a file by a daemon, and each time a host gives up a copy that it had to keep, I6 at each eviction, I7 after each task step that changed a quota.
+I5 at each removal of a file by a daemon, and each time a host gives up a copy that it had to keep, I6 at
+each eviction, I7 after each task step that changed a quota.
 And what no user of a datadir can know is noted: that he wrote over a copy which his host held beside it (I8).
 """
 
@@ -27,7 +28,6 @@ from tests.sim.disks import Disks
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger
 from tests.sim.world import World, current
-
 
 _DURABLE = (
     "SELECT e.node FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0 AND e.hash = ?"
@@ -128,7 +128,6 @@ class Guards(trio.abc.Instrument):
                 f"I5 {process.name if process else '?'} removes {at!r}, the last copy of"
                 f" {content.hex()[:16]}, written to {self._ledger.wanted[content]!r}"
             )
-
 
     def _unrealizing(self, unrealizer: Unrealizer, taken: Sequence[Any]) -> None:
         for job, _ in taken:
