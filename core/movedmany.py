@@ -93,7 +93,6 @@ class _Writer:
     moves: list[tuple[object, ...]] = field(default_factory=list)
     left: list[tuple[object, ...]] = field(default_factory=list)
     entries: list[tuple[object, ...]] = field(default_factory=list)
-    moved_nodes: list[int] = field(default_factory=list)
     left_nodes: list[int] = field(default_factory=list)
     moved_nodes: list[int] = field(default_factory=list)
 
@@ -104,7 +103,6 @@ class _Writer:
         self.left.append((left, *rename.old, deletion.vector))
         self.entries.append((node, *entry, self.stamp))
         self.entries.append((left, *deletion, self.stamp))
-        self.moved_nodes.append(node)
         self.left_nodes.append(left)
         self.moved_nodes.append(node)
         if known.held is not None:
