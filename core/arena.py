@@ -429,8 +429,8 @@ class Arena:
         while True:
             limit = quota.max_bytes
             least = max(_TELL_BYTES, (limit or 0) // 100)
-            if abs(quota.used_bytes - told) >= least or told < 0:
-                told = quota.used_bytes
+            if abs(quota.disk_bytes - told) >= least or told < 0:
+                told = quota.disk_bytes
                 self.events.emit(QuotaChanged(arena=self.name, used=told, max=limit))
             self._quota_changed = trio.Event()
             await self._quota_changed.wait()

@@ -80,7 +80,7 @@ def _size(count: int) -> str:
 def _cache(arena: Arena) -> str:
     quota = arena.blobs.quota
     most = f" of {human_bytes(quota.max_bytes)}" if quota.max_bytes is not None else ""
-    return f"{human_bytes(quota.used_bytes)}{most} used"
+    return f"{human_bytes(quota.disk_bytes)}{most} used"
 
 
 def _entry(engine: Engine, arena: Arena, entry: EntryRow, shown: Vector) -> str:
