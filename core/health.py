@@ -35,5 +35,15 @@ def _of(arena: Arena) -> Iterator[str]:
             f"{stuck} replaced or deleted file{' waits' if stuck == 1 else 's wait'} in {arena.work_path} for"
             " room in the trash; raise `disk_usage`, free space, or mark less"
         )
-    if arena.index is not None and arena.index.unwatched:
+    if arena.index is None:
+        return
+    if arena.index.unwatched:
         yield arena.index.unwatched
+    files, directories = arena.local.unreadable_files(), arena.index.unreadable_directories
+    if files or directories:
+        parts = [f"{files} file{'' if files == 1 else 's'}"] if files else []
+        parts += [f"{directories} director{'y' if directories == 1 else 'ies'}"] if directories else []
+        yield (
+            f"{' and '.join(parts)} in the datadir cannot be read;"
+            " make them readable for the user that Realize runs as"
+        )
