@@ -1,4 +1,4 @@
-"""A directory that one host made a file while another changed something in it, on real mounts (decision 0061)."""
+"""A directory that one host made a file while another changed something in it, on mounts (decision 0061)."""
 
 from __future__ import annotations
 
