@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 import msgspec
 import trio
 
-from core import conflicts, evicting, getting, marking, restoring, sums, verifying
+from core import conflicts, evicting, getting, health, marking, restoring, sums, verifying
 from core.api import (
     ArenaInfo,
     ArenaPath,
@@ -146,13 +146,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(
-                *engine.health,
-                *self._troubles(),
-                *self._held_deletes(),
-                *self._without_room(),
-                *self._unwatched(),
-            ),
+            health=(*engine.health, *health.sentences(engine.arenas.values())),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -166,7 +160,7 @@ class Service:
             cached=counts.cached,
             online=counts.online,
             bytes=counts.bytes,
-            cache=CacheUse(quota.used_bytes, quota.max_bytes),
+            cache=CacheUse(quota.disk_bytes, quota.max_bytes),
             hashing=counts.unhashed,
             conflicts=counts.conflicts,
             only_here=counts.only_here,
@@ -174,6 +168,7 @@ class Service:
             held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
 
+<<<<<<< HEAD
     def _troubles(self) -> list[str]:
         return [
             f"{arena.name}: nothing can be recorded: {arena.trouble.reason}"
@@ -205,6 +200,8 @@ class Service:
         told = {name: arena.index.unwatched for name, arena in self._engine.arenas.items() if arena.index}
         return [f"{name}: {text}" for name, text in told.items() if text]
 
+=======
+>>>>>>> w-gaps
     async def status_json(self) -> bytes:
         """Return the status as ``realize status --json`` prints it."""
         return msgspec.json.encode(await self.status())
