@@ -366,33 +366,6 @@ class Arena:
         }
         self.blobs.unprotect([Hash(content) for (content,) in rows if content not in wanted])
 
-<<<<<<< HEAD
-=======
-    async def _tell_quota(self) -> None:
-        """Tell of the use of the cache when it changed noticeably, and at most twice a second."""
-        quota = self.blobs.quota
-        told = -1
-        while True:
-            limit = quota.max_bytes
-            least = max(_TELL_BYTES, (limit or 0) // 100)
-            if abs(quota.disk_bytes - told) >= least or told < 0:
-                told = quota.disk_bytes
-                self.events.emit(QuotaChanged(arena=self.name, used=told, max=limit))
-            self._quota_changed = trio.Event()
-            await self._quota_changed.wait()
-            await trio.sleep(_TELL_S)
-
-    def real_files(self, content: Hash) -> Iterator[tuple[RelPath, Identity]]:
-        """Yield the real files that are indexed with a content; not those known to be damaged."""
-        rows: list[Any] = self._conn.execute(
-            "SELECT e.size, e.mtime_ns, e.ino, n.parent, n.name FROM entry e JOIN node n ON n.id = e.node"
-            " WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ? AND n.flags & ? = 0",
-            (content, int(Holding.REAL), int(Flag.DAMAGED)),
-        ).fetchall()
-        for size, mtime_ns, ino, parent, name in rows:
-            yield join(self.cache.tree.directory_path(parent), name), Identity(size, mtime_ns, ino)
-
->>>>>>> w-gaps
     def can_copy(self, content: Hash, size: int, self_key: PeerKey) -> bool:
         """Say whether a real file is indexed with a content, and what is read of it can be checked."""
         if self.datadir is None or self.offline or self.fetcher.book.is_wrong(content, self_key):

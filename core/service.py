@@ -168,40 +168,6 @@ class Service:
             held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
 
-<<<<<<< HEAD
-    def _troubles(self) -> list[str]:
-        return [
-            f"{arena.name}: nothing can be recorded: {arena.trouble.reason}"
-            for arena in self._engine.arenas.values()
-            if arena.trouble.reason
-        ]
-
-    def _held_deletes(self) -> list[str]:
-        """Return a line for each arena whose deletions wait for the user."""
-        return [
-            f"{arena.name}: {arena.index.held_files} deletions are held; if they are yours:"
-            f" `realize arena confirm-deletes {arena.name}`, else put the files back"
-            for arena in self._engine.arenas.values()
-            if arena.index is not None and arena.index.held_files
-        ]
-
-    def _without_room(self) -> list[str]:
-        """Return a line for each arena in which something marked waits for room in the cache."""
-        waiting = {name: arena.room.waiting for name, arena in self._engine.arenas.items()}
-        return [
-            f"{name}: the cache is full, {count} path{' waits' if count == 1 else 's wait'} for room;"
-            " raise `disk_usage`, or mark less"
-            for name, count in waiting.items()
-            if count
-        ]
-
-    def _unwatched(self) -> list[str]:
-        """Return a line for each arena whose changes are partly seen late."""
-        told = {name: arena.index.unwatched for name, arena in self._engine.arenas.items() if arena.index}
-        return [f"{name}: {text}" for name, text in told.items() if text]
-
-=======
->>>>>>> w-gaps
     async def status_json(self) -> bytes:
         """Return the status as ``realize status --json`` prints it."""
         return msgspec.json.encode(await self.status())
