@@ -56,6 +56,8 @@ class DisplacedFiles:
         self.waiting: dict[Path, tuple[RelPath, Why]] = {}
         """Files to be tried again, where each was, and why it is not there."""
 
+        self._stuck: set[Path] = set()
+        """Those for which there was no room."""
         self._told: set[Path] = set()
         self._busy: set[Path] = set()
 
@@ -87,18 +89,35 @@ class DisplacedFiles:
         if file in self._busy:
             return False
         self._busy.add(file)
+        self._count()  # not this one: its room is reserved as that of any content
         try:
             adopted = await self._settle(file, path, why)
         finally:
             self._busy.remove(file)
+            self._count()
+        (self._stuck.add if adopted is Adoption.STAYS else self._stuck.discard)(file)
         if adopted not in (Adoption.IN_USE, Adoption.STAYS):
             self.waiting.pop(file, None)
             self._told.discard(file)
+            self._count()
         elif file not in self._told:
             level = logging.WARNING if adopted is Adoption.STAYS else logging.INFO
             _log.log(level, "%s: %s of %s: %s", self._arena.name, file, display(path), adopted.value)
             self._told.add(file)
         return adopted is Adoption.DONE
+
+    def _count(self) -> None:
+        """Let the quota know what the files that wait take on the disk."""
+        total = 0
+        for file in self.waiting.keys() - self._busy:
+            with contextlib.suppress(OSError):
+                total += file.lstat().st_blocks * 512
+        self._arena.blobs.quota.displaced(total)
+
+    @property
+    def without_room(self) -> int:
+        """How many files cannot go to the trash now."""
+        return len(self._stuck)
 
     async def _settle(self, file: Path, path: RelPath, why: Why) -> Adoption:
         arena = self._arena

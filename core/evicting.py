@@ -136,5 +136,5 @@ async def _give_up(arena: Arena, node: int, content: Hash) -> int:
                 cause="user",
             )
         )
-        cache.emit(QuotaChanged(arena=arena.name, used=arena.blobs.quota.used_bytes, max=None))
+        cache.emit(QuotaChanged(arena=arena.name, used=arena.blobs.quota.disk_bytes, max=None))
     return freed

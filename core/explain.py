@@ -31,7 +31,7 @@ def explain(engine: Engine, arena: Arena, node: int) -> Iterator[tuple[str, str]
     if shown.flags & Flag.CONFLICT:
         yield "conflict", "several versions, none of which descends from the others"
     if shown.flags & Flag.UNREADABLE:
-        yield "unreadable", "the file in the datadir cannot be read; its last known version is kept"
+        yield "unreadable", "the file in the datadir cannot be read; what is known of it stays as it is"
     if shown.flags & Flag.REVIVED:
         yield "revived", "one peer deleted it, another changed it: the change won; `realize conflicts list`"
     if shown.flags & Flag.DAMAGED:
@@ -80,7 +80,7 @@ def _size(count: int) -> str:
 def _cache(arena: Arena) -> str:
     quota = arena.blobs.quota
     most = f" of {human_bytes(quota.max_bytes)}" if quota.max_bytes is not None else ""
-    return f"{human_bytes(quota.used_bytes)}{most} used"
+    return f"{human_bytes(quota.disk_bytes)}{most} used"
 
 
 def _entry(engine: Engine, arena: Arena, entry: EntryRow, shown: Vector) -> str:
@@ -104,6 +104,8 @@ def _entry(engine: Engine, arena: Arena, entry: EntryRow, shown: Vector) -> str:
 
 def _read(engine: Engine, arena: Arena, node: int, local: int, content: bytes | None) -> str:
     if local == Holding.REAL and not _is_away(arena, node):
+        if arena.cache.shown(node).flags & Flag.UNREADABLE:
+            return "fails: the file in the datadir cannot be read"
         return "comes from the datadir"
     if content is None:
         keys = engine.holders_of_version(arena, node, Vector(arena.cache.shown(node).vector))

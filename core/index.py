@@ -126,6 +126,11 @@ class Index:
         """Return what is to be said of directories that cannot be watched now, "" when all are."""
         return self._datadir.scanner.unwatched() if self._datadir else ""
 
+    @property
+    def unreadable_directories(self) -> int:
+        """How many directories are left out because they cannot be read."""
+        return self._datadir.scanner.unreadable if self._datadir else 0
+
     def holds_deletion(self, path: RelPath) -> bool:
         """Say whether the deletion of a path waits for `confirm_deletes`."""
         return bool(self.held_files) and self._datadir is not None and self._datadir.deletions.waits(path)

@@ -439,6 +439,13 @@ class LocalEntries:
                     )
                     changes.touched.add(cache.tree.parent_and_name(node)[0])
 
+    def unreadable_files(self) -> int:
+        """Return how many files of the datadir are known to be unreadable."""
+        row: Any = self._cache.conn.execute(
+            "SELECT count(*) FROM node WHERE flags <> 0 AND flags & ? <> 0", (_UNREADABLE,)
+        ).fetchone()
+        return int(row[0])
+
 
 _KINDS = tuple(Kind)
 _UNREADABLE = int(Flag.UNREADABLE)

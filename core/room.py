@@ -80,8 +80,8 @@ class Room:
         while True:
             limit = quota.max_bytes
             least = max(_TELL_BYTES, (limit or 0) // 100)
-            if abs(quota.used_bytes - told) >= least or told < 0:
-                told = quota.used_bytes
+            if abs(quota.disk_bytes - told) >= least or told < 0:
+                told = quota.disk_bytes
                 self._arena.events.emit(QuotaChanged(arena=self._arena.name, used=told, max=limit))
             self._changed = trio.Event()
             await self._changed.wait()

@@ -157,10 +157,15 @@ class Scanner:
             self._passed_over.add(path)
         return renaming
 
-    def seen_dir(self, path: RelPath) -> None:
-        """Try again a directory that could not be read, because something about it changed."""
-        if path in self._unreadable:
+    def seen_dir(self, path: RelPath, *, readable: bool) -> None:
+        """Try a directory again that could be read and cannot, or the reverse: something about it changed."""
+        if readable is (path in self._unreadable):
             self.rescan(path)
+
+    @property
+    def unreadable(self) -> int:
+        """How many directories are left out because they cannot be read."""
+        return len(self._unreadable)
 
     def forget(self, path: RelPath) -> None:
         """Drop what is remembered about a path that is gone and what was below it."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 import msgspec
 import trio
 
-from core import conflicts, evicting, getting, marking, restoring, sums, verifying
+from core import conflicts, evicting, getting, health, marking, restoring, sums, verifying
 from core.api import (
     ArenaInfo,
     ArenaPath,
@@ -146,13 +146,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(
-                *engine.health,
-                *self._troubles(),
-                *self._held_deletes(),
-                *self._without_room(),
-                *self._unwatched(),
-            ),
+            health=(*engine.health, *health.sentences(engine.arenas.values())),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -166,44 +160,13 @@ class Service:
             cached=counts.cached,
             online=counts.online,
             bytes=counts.bytes,
-            cache=CacheUse(quota.used_bytes, quota.max_bytes),
+            cache=CacheUse(quota.disk_bytes, quota.max_bytes),
             hashing=counts.unhashed,
             conflicts=counts.conflicts,
             only_here=counts.only_here,
             offline=arena.offline,
             held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
-
-    def _troubles(self) -> list[str]:
-        return [
-            f"{arena.name}: nothing can be recorded: {arena.trouble.reason}"
-            for arena in self._engine.arenas.values()
-            if arena.trouble.reason
-        ]
-
-    def _held_deletes(self) -> list[str]:
-        """Return a line for each arena whose deletions wait for the user."""
-        return [
-            f"{arena.name}: {arena.index.held_files} deletions are held; if they are yours:"
-            f" `realize arena confirm-deletes {arena.name}`, else put the files back"
-            for arena in self._engine.arenas.values()
-            if arena.index is not None and arena.index.held_files
-        ]
-
-    def _without_room(self) -> list[str]:
-        """Return a line for each arena in which something marked waits for room in the cache."""
-        waiting = {name: arena.room.waiting for name, arena in self._engine.arenas.items()}
-        return [
-            f"{name}: the cache is full, {count} path{' waits' if count == 1 else 's wait'} for room;"
-            " raise `disk_usage`, or mark less"
-            for name, count in waiting.items()
-            if count
-        ]
-
-    def _unwatched(self) -> list[str]:
-        """Return a line for each arena whose changes are partly seen late."""
-        told = {name: arena.index.unwatched for name, arena in self._engine.arenas.items() if arena.index}
-        return [f"{name}: {text}" for name, text in told.items() if text]
 
     async def status_json(self) -> bytes:
         """Return the status as ``realize status --json`` prints it."""

@@ -732,10 +732,44 @@ async def test_a_file_that_cannot_be_read_any_more_keeps_its_entry(ordinary_user
         await arena.store.until(lambda: "unreadable" in arena.store.changes(b"f"))
         await arena.settled(index)
         assert arena.store.hash_of(b"f") is not None
+        await index.rescan()
+        (arena.data / "f").chmod(0o200)  # it is looked at again
+        await arena.settled(index)
+        [(text, _)] = arena.told.warned
+        assert text.startswith("f cannot be read"), "told once"
         (arena.data / "f").chmod(0o644)
         await until(lambda: not _row(arena, b"f").unreadable)
         await arena.settled(index)
         assert arena.is_in_step()
+
+
+@pytest.mark.trio
+async def test_a_directory_that_becomes_unreadable_is_told_without_a_scan(ordinary_user: Path) -> None:
+    arena = Arena(ordinary_user)
+    arena.write("d/f")
+    async with arena.running() as index:
+        (arena.data / "d").chmod(0)
+        await until(lambda: index.unreadable_directories == 1)
+        await arena.settled(index)
+        [(text, _)] = arena.told.warned
+        assert text.startswith("directory d is left out")
+        assert arena.store.paths() == {b"d", b"d/f"}
+        (arena.data / "d").chmod(0o755)
+        await until(lambda: index.unreadable_directories == 0)
+        await until(arena.is_in_step)
+
+
+@pytest.mark.trio
+async def test_many_unreadable_files_are_told_once(ordinary_user: Path) -> None:
+    arena = Arena(ordinary_user)
+    for number in range(300):
+        arena.write(f"f{number}")
+        (arena.data / f"f{number}").chmod(0)
+    async with arena.running() as index:
+        await until(lambda: all(_row(arena, path).unreadable for path in arena.store.paths()))
+        await arena.settled(index)
+        [(text, _)] = arena.told.warned
+        assert "cannot be read" in text
 
 
 @pytest.mark.trio
@@ -773,6 +807,7 @@ async def test_an_unreadable_directory_is_told_once_and_loses_nothing(ordinary_u
         await arena.settled(index)
         assert arena.store.paths() == {b"d", b"d/f", b"g"}
         assert len(arena.told.warned) == 1
+        assert index.unreadable_directories == 1
         (arena.data / "d").chmod(0o755)
         (arena.data / "d" / "f").write_bytes(b"changed")
         await until(arena.is_in_step)

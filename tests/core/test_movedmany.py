@@ -68,8 +68,6 @@ def listed(cache: ArenaCache, cases: Sequence[str]) -> None:
                 hear(cache, A, deleted(new, a=1))
             case "deleted there by us":
                 with cache.write():
-                    directory = cache.tree.ensure_dir(split(new)[0])
-                    cache.put_tombstone(cache.tree.ensure_child(directory, b"x"), vector())
                     cache.put_tombstone(node_at(cache, new), vector(me=1))
             case "a grave there":
                 with cache.write():

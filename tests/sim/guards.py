@@ -1,8 +1,8 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
-I5 at each removal of a file by a daemon, and each time a host gives up a copy that it had to keep, I6 at
-each eviction, I7 after each task step that changed a quota.
-And what no user of a datadir can know is noted: that he wrote over a copy which his host held beside it (I8).
+I5 at each removal of a file by a daemon, and each time that a host gives up a copy which it had to keep; I6
+at each eviction, I7 after each task step that changed a quota. And what no user of a datadir can know is
+noted: that he wrote over a copy which his host held beside it (I8).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -21,7 +22,6 @@ from core.blobrows import Area
 from core.blobspace import Space
 from core.local import LocalEntries
 from core.quota import Quota
-from core.renames import Renamer
 from core.types import Hash, Holding, Mark
 from core.unrealizer import Unrealizer
 from tests.sim.disks import Disks
@@ -56,8 +56,6 @@ class Guards(trio.abc.Instrument):
                 _wrap(undo, Quota, name, self._quota_changed)
             _wrap(undo, Space, "_evict", self._evicting)
             _wrap(undo, LocalEntries, "_change", self._changing)
-            _wrap(undo, Renamer, "_move", self._moving)
-            _wrap(undo, Renamer, "_take_place", self._moving)
             _wrap(undo, Unrealizer, "_record", self._unrealizing)
             _wrap(undo, Unrealizer, "_unprotect", self._releasing)
             _wrap(undo, core.evicting, "_give_up", self._evicting_as_asked)
@@ -98,15 +96,11 @@ class Guards(trio.abc.Instrument):
 
     # -- I8
 
-    def _changing(self, local: LocalEntries | Renamer, node: int, *_: object) -> None:
+    def _changing(self, local: LocalEntries, node: int, *_: object) -> None:
         """A file that was made where the host held a cached copy replaces that: it was not renamed alone."""
         held = local._cache.local_entry(node)
         if held is not None and held.holding == Holding.CACHED and held.hash is not None:
             self._ledger.touched(held.hash)
-
-    def _moving(self, renamer: Renamer, _: int, to: int, *__: object) -> None:
-        """So does a file that was renamed to there."""
-        self._changing(renamer, to)
 
     # -- I5
 
@@ -122,6 +116,11 @@ class Guards(trio.abc.Instrument):
         except OSError:
             return
         self.removals += 1
+        host = next((host for host in self._hosts if _is_below(at, host.datadir)), None)
+        if host is not None and content in self._ledger.data and not self._disks.holds(content, besides=at):
+            self._ledger.problems.append(
+                f"I5 {host.name} drops {at!r} from its datadir: {content.hex()[:16]} is nowhere else"
+            )
         if content in self._ledger.wanted and not self._disks.holds(content, besides=at):
             process = current.get()
             self._ledger.problems.append(
@@ -155,12 +154,16 @@ class Guards(trio.abc.Instrument):
         )
 
 
+def _is_below(path: bytes, directory: Path | None) -> bool:
+    return directory is not None and path.startswith(os.fsencode(directory) + b"/")
+
+
 def _wrap(undo: contextlib.ExitStack, owner: object, name: str, before: Callable[..., None]) -> None:
     real = getattr(owner, name)
 
-    def call(self: object, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
+    def call(self: object, *args: Any) -> Any:  # noqa: ANN401 - as the real one
         before(self, *args)
-        return real(self, *args, **kwargs)
+        return real(self, *args)
 
     undo.callback(setattr, owner, name, real)
     setattr(owner, name, call)
