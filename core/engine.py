@@ -72,7 +72,7 @@ class Engine:
             undo.pop_all()
         for each in self.arenas.values():
             each.peer_names = {key: name for name, key in peer_keys.items()}
-            each.host_name = config.node.name
+            each.cache.host_name = config.node.name
         self.counters = {name: ArenaCounter(arena.db_path) for name, arena in self.arenas.items()}
         self._counts: dict[str, tuple[int, ArenaCounts]] = {}
         self._counting = trio.CapacityLimiter(1)
