@@ -5,8 +5,13 @@ Pure. Shared by the command line and the dashboard.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from core.types import FileState
 from core.units import human_bytes as human_bytes
+
+if TYPE_CHECKING:
+    from core.api import Entry
 
 _STATES: dict[FileState, tuple[str, str]] = {
     FileState.ONLINE: ("○", "online"),
@@ -36,6 +41,11 @@ def word(state: FileState) -> str:
 def label(state: FileState) -> str:
     """Return glyph and word, ``○ online``."""
     return " ".join(_STATES[state])
+
+
+def shown_state(entry: Entry) -> FileState:
+    """Return the state that people are told first of a path: that its versions conflict."""
+    return FileState.CONFLICT if entry.conflict else entry.state
 
 
 def human_rate(x: float) -> str:

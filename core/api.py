@@ -142,22 +142,26 @@ class Usage(msgspec.Struct, frozen=True):
 class MarkInfo(msgspec.Struct, frozen=True):
     """The effective mark of a path; ``origin`` is the path it is inherited from (itself if explicit).
 
-    ``origin`` None: the arena's default from the config.
+    ``origin`` None: the arena's default from the config. ``exists`` False: the path is marked for when it
+    comes; ``hint`` offers the nearest names then.
     """
 
     mark: Mark
     explicit: bool
     origin: ArenaPath | None
+    exists: bool = True
+    hint: str = ""
 
 
 class MarkRow(msgspec.Struct, frozen=True):
-    """An explicit mark and what it covers; ``missing`` paths are marked before they have content."""
+    """An explicit mark and what it covers; ``exists`` False: the path is marked for when it comes."""
 
     at: ArenaPath
     mark: Mark
     files: int
     bytes_held: int
     bytes_wanted: int
+    exists: bool = True
 
 
 class MarkEffect(msgspec.Struct, frozen=True):
@@ -420,11 +424,18 @@ class Api(Protocol):
         ...
 
     async def mark_get(self, at: ArenaPath) -> MarkInfo:
-        """Return the effective mark."""
+        """Return the effective mark of a path that exists, or that has a mark of its own."""
         ...
 
     async def mark_apply(self, changes: Sequence[MarkChange]) -> tuple[MarkChange, ...]:
-        """Set or remove explicit marks, all or none; returns the changes that undo it."""
+        """Set or remove explicit marks, all or none; returns the changes that undo it.
+
+        A path that does not exist can be marked: the mark holds when it comes.
+
+        Raises:
+            PathNotFoundError: there is neither such a path nor a mark to remove.
+            NotADirError: the path is below a file.
+        """
         ...
 
     async def mark_list(self, arena: str | None = None) -> tuple[MarkRow, ...]:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.choice import Flag
 from core.db import Connection, connect_readonly
 
 _FILES = (
-    "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(local = 1), 0), coalesce(sum(local = 2), 0),"
-    " coalesce(sum(flags & 1), 0) FROM node WHERE kind = 1"
+    "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(local = 1), 0), coalesce(sum(local = 2), 0)"
+    " FROM node WHERE kind = 1"
 )
+_CONFLICTS = "SELECT count(*) FROM node WHERE flags <> 0 AND flags & ?"
+"""As many as `core.conflicts` lists: directories too, and deletions that lost against a change."""
 _ONLY_HERE = (
     "SELECT count(*) FROM entry e JOIN node n ON n.id = e.node WHERE e.peer = 0 AND e.holding = 1"
     " AND e.kind = 1 AND n.local = 1 AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node"
@@ -57,8 +60,9 @@ class ArenaCounter:
             self._conn = connect_readonly(self._path)
         files: Any = self._conn.execute(_FILES).fetchone()
         only_here: Any = self._conn.execute(_ONLY_HERE).fetchone()
+        conflicts: Any = self._conn.execute(_CONFLICTS, (int(Flag.CONFLICT | Flag.REVIVED),)).fetchone()
         hashing: Any = self._conn.execute(_HASHING).fetchone()
-        return ArenaCounts(files[0], files[1], files[2], files[3], files[4], only_here[0], hashing[0])
+        return ArenaCounts(*files, *conflicts, *only_here, *hashing)
 
     def close(self) -> None:
         """Close the connection."""

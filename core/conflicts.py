@@ -6,8 +6,6 @@ had it.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from core.choice import LOCAL_PEER, Alternative, Flag, alternatives
 from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged, FileChange, FileChanged
 from core.history import Op
-from core.paths import NAME_MAX, display, join, split, to_bytes
+from core.paths import conflict_name, display, join, split
 from core.putting import Cause, NewVersion, put_real, require_datadir
 from core.trashrows import Reason
 from core.types import Hash, Holding, Kind, Mark, RelPath, Vector
@@ -212,7 +210,7 @@ class Resolver:
                 continue
             with cache.write():
                 vector = self._vector(node)
-                cache.trash_cached(node, cause.by, cause.why)
+                cache.cached.give_up(node, cause.by, cause.why)
                 cache.put_tombstone(node, vector)
 
     def _confirm(self) -> None:
@@ -230,7 +228,7 @@ class Resolver:
             return
         with cache.write():
             vector = self._vector(node)
-            cache.trash_cached(node, cause.by, cause.why)
+            cache.cached.give_up(node, cause.by, cause.why)
             cache.put_tombstone(node, vector)
 
     async def _take(self, one: Alternative) -> None:
@@ -248,7 +246,7 @@ class Resolver:
             return
         with cache.write():
             vector = self._vector(self._node)
-            cache.trash_cached(self._node, cache.self_key, Reason.REPLACED)
+            cache.cached.give_up(self._node, cache.self_key, Reason.REPLACED)
             entry = meta._replace(peer=LOCAL_PEER, holding=int(Holding.CACHED), vector=vector)
             cache.put_entry(self._node, entry)
             cache.history.append(self._node, Op.AVAILABLE)
@@ -304,17 +302,3 @@ class Resolver:
                     arena=self._arena.name, path=path, what=what, cause="user", before=before, after=after
                 )
             )
-
-
-def conflict_name(name: bytes, peer: str, mtime_ns: int, number: int = 1) -> bytes:
-    """Return ``NAME.conflict-PEER-YYYYMMDD-HHMMSS.EXT`` for a version of ``name``, of its time in UTC.
-
-    The time is that of the version, so that two hosts that keep both make the same name. ``number`` above
-    1 makes another one.
-    """
-    stem, extension = os.path.splitext(name)
-    when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(max(0, mtime_ns) // 1_000_000_000))
-    whose = to_bytes(peer).replace(b"/", b"_").replace(b"\0", b"_")
-    more = f"-{number}" if number > 1 else ""
-    added = b".conflict-%s-%s" % (whose[:100], (when + more).encode()) + extension[:100]
-    return stem[: NAME_MAX - len(added)] + added

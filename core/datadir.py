@@ -38,6 +38,10 @@ LOOK_PATHS = 400
 """LIMIT: paths looked at in one go: some milliseconds of work for the engine thread."""
 
 
+UNREADABLE_S = 60.0
+"""LIMIT: how often it is told that files cannot be read."""
+
+
 class Datadir:
     """Follows one datadir for as long as it is online."""
 
@@ -77,6 +81,7 @@ class Datadir:
         """
         self._warned = warned
         self._unknown_marks: set[RelPath] = set()
+        self._tell_unreadable_at = float("-inf")
         self._busy = 0
         self._wake = trio.Event()
         self.deletions = Deletions(
@@ -97,6 +102,7 @@ class Datadir:
             again=self.look_soon,
             progress=progress,
             marked=self.marked,
+            unreadable=self._tell_unreadable,
         )
         self.scanner = Scanner(
             store,
@@ -154,6 +160,21 @@ class Datadir:
                 text = f"{display(path) or '.'}: user.realize.mark is not watch, keep or own; it is ignored"
                 _log.warning("%s: %s", self._config.name, text)
                 self._warned(text, f"setfattr -n {markattr.ATTRIBUTE} -v keep FILE")
+
+    def _is_unreadable(self, path: RelPath) -> bool:
+        row = self._store.local_row(path)
+        return row is not None and row.unreadable
+
+    def _tell_unreadable(self, paths: Sequence[RelPath]) -> None:
+        """Tell of files that could not be read just now and were not known for it; once for many."""
+        now = trio.current_time()
+        if not paths or now < self._tell_unreadable_at:
+            return  # how many there are is part of the status
+        self._tell_unreadable_at = now + UNREADABLE_S
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        text = f"{display(paths[0])}{more} cannot be read; what is known of it stays as it is"
+        _log.warning("%s: %s", self._config.name, text)
+        self._warned(text, "make it readable for the user that Realize runs as")
 
     def _rouse(self) -> None:
         self._wake.set()
@@ -223,12 +244,13 @@ class Datadir:
         if not path:
             await self._look_at_root()
             return
+        if not is_dir and path.endswith(IGNORE_FILE) and what is not What.CREATED:
+            # Also one that is ignored itself: it says all the same what is.
+            directory, name = split(path)
+            if name == IGNORE_FILE and not (directory and self._ignore.ignored(directory, is_dir=True)):
+                self.scanner.rescan(directory)
         if self._ignore.ignored(path, is_dir=is_dir):
             return
-        if not is_dir and path.endswith(IGNORE_FILE) and what is not What.CREATED:
-            directory, name = split(path)
-            if name == IGNORE_FILE:
-                self.scanner.rescan(directory)
         if is_dir:
             self._notice_dir(event, now)
         else:
@@ -354,6 +376,7 @@ class Datadir:
                 self._judge(path, sight, found, gone, unreadable)
                 if sight is not None and sight.mark is not None:
                     marks.append(Marked(path, sight.ino, sight.mark))
+            self._tell_unreadable([path for path in unreadable if not self._is_unreadable(path)])
             await self._apply(found, gone, unreadable)
             if marks:
                 self.marked(marks)
@@ -394,8 +417,8 @@ class Datadir:
             gone.append(path)  # everything below goes first; then the path is looked at again
             return
         if seen.kind is Kind.DIR:
-            self.scanner.seen_dir(path)
-        if not seen.readable:
+            self.scanner.seen_dir(path, readable=seen.readable)
+        elif not seen.readable:
             unreadable.append(path)
         directory, name = split(path)
         changed = difference(directory, name, row, seen)

@@ -183,7 +183,7 @@ def examine(root_fd: int, paths: list[RelPath], *, try_open: bool = True) -> lis
     """Look at paths, parallel to the result: None is gone, an ``OSError`` could not be looked at.
 
     Paths of one directory that follow each other share one open of it. With ``try_open`` regular
-    files are opened once to learn whether they are readable. In a worker.
+    files and directories are opened once to learn whether they are readable. In a worker.
     """
     out: list[Seen | OSError | None] = []
     directory: bytes | None = None
@@ -222,13 +222,12 @@ def _examine_one(dir_fd: int, name: bytes, try_open: bool) -> Seen | OSError:
 
 
 def _opened(seen: Seen, dir_fd: int, name: bytes) -> Seen:
-    """Return what an open tells besides: whether a file is readable, and the mark."""
+    """Return what an open tells besides: whether it is readable, and the mark."""
     flags = READ_FLAGS if seen.kind is Kind.FILE else DIR_FLAGS
     try:
         fd = os.open(name, flags, dir_fd=dir_fd)
     except OSError as error:
-        readable = seen.kind is Kind.DIR or error.errno not in (errno.EACCES, errno.EPERM, errno.EIO)
-        return seen._replace(readable=readable)
+        return seen._replace(readable=error.errno not in (errno.EACCES, errno.EPERM, errno.EIO))
     try:
         return seen._replace(mark=markattr.read(fd)) if os.fstat(fd).st_ino == seen.ino else seen
     finally:

@@ -72,6 +72,7 @@ class Engine:
             undo.pop_all()
         for each in self.arenas.values():
             each.peer_names = {key: name for name, key in peer_keys.items()}
+            each.host_name = config.node.name
         self.counters = {name: ArenaCounter(arena.db_path) for name, arena in self.arenas.items()}
         self._counts: dict[str, tuple[int, ArenaCounts]] = {}
         self._counting = trio.CapacityLimiter(1)
@@ -263,7 +264,7 @@ class Engine:
         links = self.subscriptions.links
         return [
             links[key]
-            for key in arena.holder_keys(node, content)
+            for key in arena.copies.holder_keys(node, content)
             if key in links and arena.name in links[key].arenas
         ]
 
@@ -278,7 +279,7 @@ class Engine:
         links = self.subscriptions.links
         return [
             links[key]
-            for key in arena.holder_keys(node, content, DURABLE)
+            for key in arena.copies.holder_keys(node, content, DURABLE)
             if key in links and arena.name in links[key].arenas
         ]
 
@@ -287,7 +288,7 @@ class Engine:
         links = self.subscriptions.links
         return [
             links[key]
-            for key in arena.version_keys(node, vector)
+            for key in arena.copies.version_keys(node, vector)
             if key in links and arena.name in links[key].arenas
         ]
 

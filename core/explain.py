@@ -24,14 +24,14 @@ def explain(engine: Engine, arena: Arena, node: int) -> Iterator[tuple[str, str]
     shown = arena.cache.shown(node)
     entries = arena.cache.entries(node)
     if shown.kind == Kind.NONE:
-        yield "shown", "nothing: it was deleted" if entries else "nothing: no peer holds it"
+        yield "shown", "nothing: it was deleted" if entries else "nothing: no peer is known to hold it"
     elif shown.kind == Kind.FILE:
         content = shown.hash.hex()[:16] if shown.hash else "not hashed yet"
         yield "shown", f"{_size(shown.size)}, content {content}"
     if shown.flags & Flag.CONFLICT:
         yield "conflict", "several versions, none of which descends from the others"
     if shown.flags & Flag.UNREADABLE:
-        yield "unreadable", "the file in the datadir cannot be read; its last known version is kept"
+        yield "unreadable", "the file in the datadir cannot be read; what is known of it stays as it is"
     if shown.flags & Flag.REVIVED:
         yield "revived", "one peer deleted it, another changed it: the change won; `realize conflicts list`"
     if shown.flags & Flag.DAMAGED:
@@ -80,7 +80,7 @@ def _size(count: int) -> str:
 def _cache(arena: Arena) -> str:
     quota = arena.blobs.quota
     most = f" of {human_bytes(quota.max_bytes)}" if quota.max_bytes is not None else ""
-    return f"{human_bytes(quota.used_bytes)}{most} used"
+    return f"{human_bytes(quota.disk_bytes)}{most} used"
 
 
 def _entry(engine: Engine, arena: Arena, entry: EntryRow, shown: Vector) -> str:
@@ -104,6 +104,8 @@ def _entry(engine: Engine, arena: Arena, entry: EntryRow, shown: Vector) -> str:
 
 def _read(engine: Engine, arena: Arena, node: int, local: int, content: bytes | None) -> str:
     if local == Holding.REAL and not _is_away(arena, node):
+        if arena.cache.shown(node).flags & Flag.UNREADABLE:
+            return "fails: the file in the datadir cannot be read"
         return "comes from the datadir"
     if content is None:
         keys = engine.holders_of_version(arena, node, Vector(arena.cache.shown(node).vector))
@@ -135,6 +137,8 @@ def _next(engine: Engine, arena: Arena, node: int) -> str:
         return "in churten's queue" + ("" if engine.churten.running else ", which is stopped")
     mark = arena.cache.marks.effective(node, arena.cache.tree.parent_and_name(node)[0])
     shown = arena.cache.shown(node)
+    if shown.kind == Kind.NONE and arena.cache.marks.explicit(node) is not None:
+        return f"nothing to do; it is held as `{mark}` says as soon as there is something"
     if mark is not Mark.WATCH and shown.kind == Kind.FILE and not shown.local and shown.hash is None:
         return "fetched once its holder has hashed it"
     if mark is Mark.OWN and shown.kind == Kind.FILE and arena.offline and shown.local != Holding.REAL:
@@ -153,7 +157,7 @@ def _stays(engine: Engine, arena: Arena, node: int, mark: Mark) -> str:
         return ""
     if shown.local == Holding.REAL and shown.flags & (Flag.CONFLICT | Flag.UNREADABLE | Flag.DAMAGED):
         return ""
-    keys = arena.holder_keys(node, shown.hash, DURABLE)
+    keys = arena.copies.holder_keys(node, shown.hash, DURABLE)
     needed = arena.copies_elsewhere
     if len(keys) >= needed:
         return ""

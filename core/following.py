@@ -40,6 +40,9 @@ def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, 
     if there is not None and there.holding != Holding.TOMBSTONE:
         return
     if local is not None and local.holding == Holding.REAL:
+        cache.end_move(node)
+        if (another := cache.moving.source(other)) is not None:
+            cache.end_move(another)
         cache.moving.add(node, other)
         cache.mark_dirty([node])
         return
@@ -76,6 +79,7 @@ def _move_mark(cache: ArenaCache, node: int, other: int) -> None:
 def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | None, entry: EntryRow) -> None:
     """Bring a node that is not real here, with its cached copy and its mark, to the new path."""
     left = cache.local_entry(other)
+    places = [cache.tree.parent_and_name(one)[0] for one in (node, other)]
     exchange(cache, node, other)
     move_marks(cache, node, other)
     if left is not None:  # a deletion of ours at the new path: it stays known there
@@ -96,6 +100,8 @@ def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | No
             cache.history.append(other, Op.DROP)
     cache.refresh(node)
     cache.refresh(other)
+    for place in places:
+        cache.show_or_hide(place)
     cache.mark_dirty([node])
 
 
@@ -123,13 +129,13 @@ def moved(cache: ArenaCache, node: int, other: int, ino: int) -> None:
         raise KeyError(node)
     old = cache.tree.path(node)
     old_parent = cache.tree.parent_and_name(node)[0]
+    cache.moving.remove(node)
     exchange(cache, node, other)
     move_marks(cache, node, other)
     vectors = [Vector(shown.vector), *([Vector(left.vector)] if left is not None else [])]
     entry = local._replace(mtime_ns=shown.mtime_ns, mode=shown.mode, vector=merge(vectors))
     cache.put_entry(node, entry, ino=ino)
     cache.put_entry(other, tombstone(merge((Vector(local.vector), Vector(gone.vector)))))
-    cache.moving.remove(node)
     cache.history.append(node, Op.RENAME, old)
     cache.refresh(node)
     cache.refresh(other)

@@ -58,11 +58,13 @@ class HashQueue:
         again: Callable[[RelPath], None],
         progress: Callable[[HashingRow], None],
         marked: Callable[[Sequence[Marked]], None],
+        unreadable: Callable[[Sequence[RelPath]], None],
     ) -> None:
         """Make an idle queue.
 
         ``postponed(path)``: leave it, it will be added later. ``again(path)``: it is not as the store
-        knows it; look at it and add it again. ``marked`` gets the attributes of hashed files.
+        knows it; look at it and add it again. ``marked`` gets the attributes of hashed files,
+        ``unreadable`` the files that cannot be read.
         """
         self._arena = arena
         self._store = store
@@ -73,6 +75,7 @@ class HashQueue:
         self._again = again
         self._report = progress
         self._marked = marked
+        self._unreadable = unreadable
         self._direct: deque[Unhashed] = deque()
         self._page: deque[Unhashed] = deque()
         self._sweeping = False
@@ -218,8 +221,10 @@ class HashQueue:
             self._marked(outcome.marks)
         if outcome.unreadable:
             for path, error in outcome.unreadable:
-                _log.warning("%s: %r cannot be read: %s", self._arena, display(path), error.strerror)
-            self._store.unreadable([path for path, _ in outcome.unreadable])
+                _log.debug("%s: %r: %s", self._arena, display(path), error.strerror)
+            paths = [path for path, _ in outcome.unreadable]
+            self._unreadable(paths)
+            self._store.unreadable(paths)
         for path in outcome.again:
             self._again(path)
 

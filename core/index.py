@@ -121,6 +121,16 @@ class Index:
         """Return how many deleted files wait for `confirm_deletes`."""
         return self._datadir.deletions.held_files if self._datadir else 0
 
+    @property
+    def unwatched(self) -> str:
+        """Return what is to be said of directories that cannot be watched now, "" when all are."""
+        return self._datadir.scanner.unwatched() if self._datadir else ""
+
+    @property
+    def unreadable_directories(self) -> int:
+        """How many directories are left out because they cannot be read."""
+        return self._datadir.scanner.unreadable if self._datadir else 0
+
     def holds_deletion(self, path: RelPath) -> bool:
         """Say whether the deletion of a path waits for `confirm_deletes`."""
         return bool(self.held_files) and self._datadir is not None and self._datadir.deletions.waits(path)

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from core import sums
 from core.api import ArenaPath, MarkChange, MarkEffect, MarkInfo, MarkRow
 from core.cache import ArenaCache
 from core.db import Connection
-from core.errors import PathNotFoundError
+from core.errors import NotADirError
 from core.events import MarkChanged, TreeChanged
-from core.types import Kind, Mark
+from core.paths import display, split
+from core.types import Kind, Mark, RelPath
 
 if TYPE_CHECKING:
     from core.arena import Arena
 
 
-def apply(arena: Arena, changes: Sequence[tuple[int, MarkChange]]) -> list[MarkChange]:
-    """Set marks on nodes of one arena, all or none; returns what undoes it."""
+def find(arena: Arena, path: bytes) -> int | None:
+    """Return the node of a path that exists, or has a mark of its own."""
+    node = arena.cache.tree.find(path)
+    if node is None or (not exists(arena, node) and arena.cache.marks.explicit(node) is None):
+        return None
+    return node
+
+
+def exists(arena: Arena, node: int) -> bool:
+    """Say whether anything is shown at a node."""
+    return arena.cache.shown(node).kind != Kind.NONE
+
+
+def require_directory_above(arena: Arena, path: bytes) -> None:
+    """Make sure that there could be something at a path that does not exist.
+
+    Raises:
+        NotADirError: it is below a file.
+    """
+    above = split(path)[0]
+    while above:
+        node = arena.cache.tree.find(above)
+        if node is not None and arena.cache.shown(node).kind in (Kind.FILE, Kind.SYMLINK):
+            raise NotADirError(f"{display(arena.name)}/{display(above)} is not a directory")
+        above = split(above)[0]
+
+
+def apply(arena: Arena, changes: Sequence[MarkChange]) -> list[MarkChange]:
+    """Set marks on paths of one arena, all or none; returns what undoes it.
+
+    A path that does not exist gets a node that shows nothing, which stays as long as its mark.
+    """
     undo = []
     with arena.cache.write():
-        for node, change in changes:
+        for change in changes:
+            path, tree = RelPath(change.at.path), arena.cache.tree
+            node = tree.find(path)
+            if node is None:
+                node = tree.ensure_child(tree.ensure_dir(split(path)[0]), split(path)[1])
             before = arena.cache.marks.explicit(node)
-            if set_mark(arena.cache, node, change.at.path, change.mark):
+            if set_mark(arena.cache, node, path, change.mark):
                 undo.append(MarkChange(change.at, before))
         arena.cache.emit(TreeChanged(arena=arena.name))
     return undo
@@ -51,10 +86,13 @@ def info(arena: Arena, at: ArenaPath, node: int) -> MarkInfo:
         mark=marks.effective(node, parent),
         explicit=origin == node,
         origin=ArenaPath(at.arena, arena.cache.tree.path(origin)) if origin is not None else None,
+        exists=exists(arena, node),
     )
 
 
-def rows(arena: Arena, conn: Connection, explicit: dict[int, Mark], paths: dict[int, bytes]) -> list[MarkRow]:
+def rows(
+    arena: Arena, conn: Connection, explicit: dict[int, Mark], paths: dict[int, bytes], shown: Set[int]
+) -> list[MarkRow]:
     """Return the explicit marks of an arena with what each covers; in a worker, ``conn`` is read-only."""
     out = []
     for node, path in sorted(paths.items(), key=lambda item: item[1]):
@@ -66,6 +104,7 @@ def rows(arena: Arena, conn: Connection, explicit: dict[int, Mark], paths: dict[
                 files=use.files,
                 bytes_held=use.held,
                 bytes_wanted=use.bytes if explicit[node] is not Mark.WATCH else 0,
+                exists=node in shown,
             )
         )
     return out
@@ -82,18 +121,3 @@ def effect(conn: Connection, changes: Sequence[tuple[int, Mark]]) -> MarkEffect:
         else:
             fetch += use.bytes - use.held
     return MarkEffect(files=files, bytes_to_fetch=fetch, bytes_to_free=free)
-
-
-def find_nodes(
-    arena_of: Callable[[str], Arena], not_found: Callable[[ArenaPath], PathNotFoundError], at: ArenaPath
-) -> int:
-    """Return the node of a path that is shown.
-
-    Raises:
-        PathNotFoundError: there is nothing at the path.
-    """
-    arena = arena_of(at.arena)
-    node = arena.cache.tree.find(at.path)
-    if node is None or arena.cache.shown(node).kind == Kind.NONE:
-        raise not_found(at)
-    return node

@@ -7,6 +7,7 @@ database of names goes through `check_component` or `check_path` before use.
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
 
 from core.errors import NameTooLongError, PathInvalidError
@@ -96,3 +97,17 @@ def _visible(char: str) -> str:
     if category[0] == "C" or category in ("Zl", "Zp"):
         return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
     return char
+
+
+def conflict_name(name: bytes, peer: str, mtime_ns: int, number: int = 1) -> bytes:
+    """Return ``NAME.conflict-PEER-YYYYMMDD-HHMMSS.EXT`` for a version of ``name``, of its time in UTC.
+
+    The time is that of the version, so that two hosts that keep both make the same name. ``number`` above
+    1 makes another one.
+    """
+    stem, extension = os.path.splitext(name)
+    when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(max(0, mtime_ns) // 1_000_000_000))
+    whose = to_bytes(peer).replace(b"/", b"_").replace(b"\0", b"_")
+    more = f"-{number}" if number > 1 else ""
+    added = b".conflict-%s-%s" % (whose[:100], (when + more).encode()) + extension[:100]
+    return stem[: NAME_MAX - len(added)] + added

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from core import markattr
 from core.disk import DIR_FLAGS, open_beneath
+from core.filelease import Writers
 from core.paths import split
 from core.types import Kind, RelPath
 
@@ -77,6 +78,8 @@ class Placed:
     displaced: bool = False
     changed: bool = False
     """Something else than expected was there; nothing was done."""
+    written: bool = False
+    """A program has the file to be replaced open for writing; nothing was done."""
     occupied: bool = False
     """It is the directory to be removed, and something is in it; nothing was done."""
     error: OSError | None = None
@@ -164,7 +167,7 @@ def place(datadir: Path, placements: Sequence[Placement], *, ino: int | None = N
 def _guarded(directories: Directories, placement: Placement) -> Placed:
     parent, name = split(placement.path)
     try:
-        at = directories.open(parent)
+        at = directories.open(parent, make=placement.kind is not Kind.NONE)
         match placement.kind:
             case Kind.FILE:
                 return _place_file(at, name, placement)
@@ -174,6 +177,9 @@ def _guarded(directories: Directories, placement: Placement) -> Placed:
                 return _place_link(at, name, placement)
             case _:
                 return _take_out(at, name, placement)
+    except FileNotFoundError as error:
+        # What is to be deleted went with its directory.
+        return Placed() if placement.kind is Kind.NONE else Placed(error=error)
     except OSError as error:
         return Placed(error=error)
 
@@ -205,6 +211,18 @@ def _swap_in(at: int, name: bytes, placement: Placement, source: bytes) -> Place
         except FileExistsError:
             return Placed(changed=True)
         return Placed(ino=ino)
+    with ExitStack() as stack:
+        writers = Writers(at, name, stack)
+        if writers.there:
+            return Placed(written=True)
+        return _exchange(at, name, placement, source, ino, writers)
+
+
+def _exchange(
+    at: int, name: bytes, placement: Placement, source: bytes, ino: int, writers: Writers
+) -> Placed:
+    if placement.displaced is None or placement.replaces is None:
+        raise OSError(errno.EINVAL, "a replaced file needs a place in the trash", name)
     # INVARIANT: whenever the process dies, what waits under the displaced name goes to the trash by its
     # content, and no file of the blob store holds anything else than its name says.
     displaced = os.fsencode(placement.displaced)
@@ -217,16 +235,17 @@ def _swap_in(at: int, name: bytes, placement: Placement, source: bytes) -> Place
             # The file to be replaced is gone; its deletion is a change of the user's that comes first.
             return Placed(changed=True)
         raise
-    if placement.replaces.matches(os.lstat(displaced)):
+    written = writers.came()
+    if not written and placement.replaces.matches(os.lstat(displaced)):
         return Placed(ino=ino, displaced=True)
     try:
-        # RACE: the user changed the file since it was indexed: his goes back where it was.
+        # RACE: the user changed the file since it was indexed, or is about to: his goes back where it was.
         rename_exchange(at, displaced, at, name)
     except FileNotFoundError:
         # RACE: and he deleted what had got the name meanwhile: that stands, and his file is in the trash.
         return Placed(changed=True, displaced=True)
     os.rename(displaced, source)
-    return Placed(changed=True)
+    return Placed(changed=not written, written=written)
 
 
 def _empty_directory_gone(at: int, name: bytes, replaces: Identity) -> bool:
@@ -296,11 +315,21 @@ def _take_out(at: int, name: bytes, placement: Placement) -> Placed:
         return Placed()
     if placement.displaced is None:
         raise OSError(errno.EINVAL, "a deleted file needs a place in the trash", name)
-    rename_noreplace(at, name, at, os.fsencode(placement.displaced))
-    if not placement.replaces.matches(os.lstat(placement.displaced)):
-        # RACE: changed between the look and the move: it goes back.
-        rename_noreplace(at, os.fsencode(placement.displaced), at, name)
-        return Placed(changed=True)
+    displaced = os.fsencode(placement.displaced)
+    with ExitStack() as stack:
+        writers = Writers(at, name, stack)
+        if writers.there:
+            return Placed(written=True)
+        rename_noreplace(at, name, at, displaced)
+        written = writers.came()
+        if written or not placement.replaces.matches(os.lstat(displaced)):
+            try:
+                # RACE: changed between the look and the move, or about to be: it goes back.
+                rename_noreplace(at, displaced, at, name)
+            except FileExistsError:
+                # RACE: and the user put something else there: that stands, as if it had replaced the file.
+                return Placed(changed=True, displaced=True)
+            return Placed(changed=not written, written=written)
     return Placed(displaced=True)
 
 

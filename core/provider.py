@@ -65,7 +65,7 @@ class Provider:
     def open_content(self, arena: str, content: Hash) -> OpenFile:
         """See `ContentProvider.open_content`."""
         at = self._arena(arena)
-        for path, identity in at.real_files(content):
+        for path, identity in at.copies.real_files(content):
             try:
                 return self._open_real(at, path, identity)
             except (OSError, ChangedError):  # the next copy may be good; without one the blob decides
@@ -95,7 +95,7 @@ class Provider:
     def open_version(self, arena: str, path: RelPath, vector: Vector) -> OpenFile:
         """See `ContentProvider.open_version`."""
         at = self._arena(arena)
-        identity = at.real_version(path, vector)
+        identity = at.copies.real_version(path, vector)
         if identity is None:
             raise ChangedError("the file is not held at that version")
         try:
@@ -120,12 +120,13 @@ class Provider:
         return await trio.to_thread.run_sync(read, limiter=self._limiter)
 
     def _small_place(self, at: Arena, content: Hash) -> _Place | None:
-        for path, identity in at.real_files(content):
-            moving = at.in_transit.get(content)
-            return _Place(path, os.fsencode(moving) if moving is not None else None, identity)
         blob = at.blobs.info(content)
-        if blob is not None and blob.held:
-            return _Place(None, os.fsencode(at.blobs.file_path(content)), Identity(blob.size, 0, 0))
+        beside = os.fsencode(at.blobs.file_path(content)) if blob is not None and blob.held else None
+        for path, identity in at.copies.real_files(content):
+            moving = at.in_transit.get(content)
+            return _Place(path, os.fsencode(moving) if moving is not None else beside, identity)
+        if blob is not None and beside is not None:
+            return _Place(None, beside, Identity(blob.size, 0, 0))
         return None
 
     async def blocks(self, arena: str, content: Hash) -> BlockList:
@@ -140,7 +141,7 @@ class Provider:
         """See `ContentProvider.have`."""
         at = self._arena(arena)
         blob = at.blobs.info(content)
-        return (blob is not None and blob.held) or any(True for _ in at.real_files(content))
+        return (blob is not None and blob.held) or any(True for _ in at.copies.real_files(content))
 
     async def lease(
         self, peer: PeerKey, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]
@@ -151,7 +152,7 @@ class Provider:
 
 
 class _Place:
-    """Where a small content lies: a real file by path, or (if that is gone) a blob by its file."""
+    """Where a small content lies: a real file by path, or (if that is not to be had) a blob by its file."""
 
     __slots__ = ("blob", "identity", "path")
 
@@ -181,29 +182,24 @@ def _read_all(datadir: bytes, places: list[_Place | None]) -> list[bytes | None]
             os.close(root_fd)
 
 
-def _open_place(root_fd: int, place: _Place) -> int | None:
-    if place.path is not None:
-        with suppress(OSError):
-            return open_beneath(root_fd, place.path, READ_FLAGS)
-    if place.blob is not None:
-        with suppress(OSError):
-            return os.open(place.blob, READ_FLAGS)
-    return None
-
-
 def _read_place(root_fd: int, place: _Place) -> bytes | None:
     """Return the whole content, or None when it is not that version (the receiver asks elsewhere)."""
-    fd = _open_place(root_fd, place)
-    if fd is None:
-        return None
+    data = None
+    if place.path is not None and root_fd >= 0:
+        with suppress(OSError):
+            data = _read_whole(open_beneath(root_fd, place.path, READ_FLAGS), place.identity, real=True)
+    if data is None and place.blob is not None:
+        with suppress(OSError):
+            data = _read_whole(os.open(place.blob, READ_FLAGS), place.identity, real=False)
+    return data
+
+
+def _read_whole(fd: int, identity: Identity, *, real: bool) -> bytes | None:
+    """Read from a descriptor and close it; None: it is not that content. A blob cannot change."""
     try:
-        data: Any = os.read(fd, place.identity.size + 1)
-        if len(data) != place.identity.size:
-            return None
-        if place.path is not None and not place.identity.matches(os.fstat(fd)):
+        data: Any = os.read(fd, identity.size + 1)
+        if len(data) != identity.size or (real and not identity.matches(os.fstat(fd))):
             return None
         return bytes(data)
-    except OSError:
-        return None
     finally:
         os.close(fd)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
+from core.displaced import Why
 from core.errors import ChangedError, CorruptError, PathExistsError, PathReadOnlyError, StoreError
 from core.hashing import TruncatedError, hash_file
 from core.paths import display, split
@@ -87,7 +88,7 @@ async def put_real(
             node = arena.cache.tree.find(path)
             replaces = _identity(arena, node) if node is not None else None
             if node is not None and replaces is not None:
-                displaced = displaced.with_name(displaced_name(None, node, time.time_ns()))
+                displaced = displaced.with_name(displaced_name(_hash(arena, node), node, time.time_ns()))
             placement = Placement(
                 path,
                 version.kind,
@@ -108,6 +109,9 @@ async def put_real(
                         f"datadir {datadir} cannot be opened: {error.strerror}",
                         hint="mount it or bring it back, then try again",
                     ) from error
+                why = Why(cause.why, cause.by, mtime_ns=replaces.mtime_ns if replaces is not None else None)
+                if placed.displaced:
+                    arena.displaced.note(displaced, path, why)
                 _check(path, placed)
                 _record(arena, path, version, vector, placed, cause)
     finally:
@@ -116,7 +120,7 @@ async def put_real(
     if version.hash is not None:
         arena.no_longer_needed(version.hash)
     if placed.displaced:
-        await arena.to_trash(displaced, path, cause.why, cause.by)
+        await arena.displaced.settle(displaced, path, why)
 
 
 async def _copy_out(arena: Arena, content: Hash | None) -> Path:
@@ -155,6 +159,11 @@ def _identity(arena: Arena, node: int) -> Identity | None:
     return Identity(row[0], row[1], row[2], is_dir=bool(row[3])) if row else None
 
 
+def _hash(arena: Arena, node: int) -> bytes | None:
+    entry = arena.cache.local_entry(node)
+    return entry.hash if entry is not None else None
+
+
 def _check(path: RelPath, placed: Placed) -> None:
     if placed.occupied or (
         placed.error is not None and placed.error.errno in (errno.ENOTEMPTY, errno.EEXIST)
@@ -164,6 +173,10 @@ def _check(path: RelPath, placed: Placed) -> None:
         )
     if placed.error is not None:
         raise StoreError(f"{display(path)} cannot be written: {placed.error.strerror}") from placed.error
+    if placed.written:
+        raise ChangedError(
+            f"a program has {display(path)} open for writing", hint="close it there, then try again"
+        )
     if placed.changed:
         raise ChangedError(
             f"{display(path)} is being changed, or holds what is not indexed", hint="try again in a moment"
@@ -185,7 +198,7 @@ def _record(
         new = vector(node)
         local = cache.local_entry(node)
         if local is not None and local.holding == Holding.CACHED and local.hash != version.hash:
-            cache.trash_cached(node, cause.by, cause.why)
+            cache.cached.give_up(node, cause.by, cause.why)
         gone = version.kind is Kind.NONE
         entry = EntryRow(
             LOCAL_PEER,

@@ -6,8 +6,9 @@ disk, not lengths of contents.
 Without `leave` some is left as well: a cache that fills the disk would keep its own database from recording
 anything, even that something was evicted.
 
-INVARIANT: ``used + reserved <= max`` and ``free - reserved >= leave`` after every `reserve`; data is
-written only against a reservation.
+INVARIANT: ``used + reserved + displaced <= max`` and ``free - reserved >= leave`` after every `reserve`; data
+is written only against a reservation. What was ``displaced`` from the datadir and cannot go to the trash yet
+takes disk too; it was the user's, nobody reserved anything for it, so the cache has to give way.
 """
 
 from __future__ import annotations
@@ -35,8 +36,14 @@ class Quota:
         self._block_bytes = space().block_bytes
         self.used_bytes = used_bytes
         self.reserved_bytes = 0
+        self.displaced_bytes = 0
         self.on_use: Callable[[], None] | None = None
         """Told after ``used_bytes`` changed."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """What is in use of the limit: cached content, and what was displaced from the datadir."""
+        return self.used_bytes + self.displaced_bytes
 
     @property
     def max_bytes(self) -> int | None:
@@ -74,15 +81,15 @@ class Quota:
         short = 0
         limit = self.max_bytes
         if limit is not None:
-            short = self.used_bytes + self.reserved_bytes + count - limit
+            short = self.disk_bytes + self.reserved_bytes + count - limit
         space = self._space()
         return max(0, short, self._floor(space) + self.reserved_bytes + count - space.free_bytes)
 
     def reason(self, count: int) -> str:
         """Say why ``count`` bytes cannot be reserved."""
         limit = self.max_bytes
-        if limit is not None and self.used_bytes + self.reserved_bytes + count > limit:
-            most, used = human_bytes(limit), human_bytes(self.used_bytes + self.reserved_bytes)
+        if limit is not None and self.disk_bytes + self.reserved_bytes + count > limit:
+            most, used = human_bytes(limit), human_bytes(self.disk_bytes + self.reserved_bytes)
             return f"it may use {most}, {used} are in use and {human_bytes(count)} more are needed"
         space = self._space()
         keeps = "the databases need" if self._usage.leave is None else "`leave` keeps"
@@ -100,5 +107,14 @@ class Quota:
     def settle(self, change: int) -> None:
         """Count ``change`` bytes as used (freed if negative)."""
         self.used_bytes += change
+        self._told()
+
+    def displaced(self, count: int) -> None:
+        """Take ``count`` as the bytes of all that was displaced from the datadir and waits."""
+        if count != self.displaced_bytes:
+            self.displaced_bytes = count
+            self._told()
+
+    def _told(self) -> None:
         if self.on_use is not None:
             self.on_use()

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from core.choice import LOCAL_PEER, EntryRow
+from core.displaced import Why
 from core.errors import RealizeError
 from core.events import FileChange, FilesChanged
+from core.filelease import WRITTEN
 from core.following import can_move, moved
 from core.history import Op
 from core.paths import join
@@ -88,7 +90,7 @@ class Realizer:
                         or self._is_stale(work)
                         or not can_move(cache, work.node, target)
                     ):
-                        self._no_rename(work, target)
+                        cache.end_move(work.node)
                         continue
                     shown = cache.shown(target)
                     expected = _identity(work, work.entry)
@@ -102,11 +104,6 @@ class Realizer:
                     results, made = [Placed(error=error)] * len(moves), {}
                 self._record_renamed(ready, moves, results, made)
         return [Outcome(work) for work in works]
-
-    def _no_rename(self, work: Work, target: int | None) -> None:
-        cache = self._arena.cache
-        cache.moving.remove(work.node)
-        cache.mark_dirty([work.node, *([target] if target is not None else [])])
 
     def _record_renamed(
         self,
@@ -125,7 +122,7 @@ class Realizer:
                     moved(cache, work.node, target, result.ino)
                     done.setdefault(self._peer_of(work), []).append((item, work))
                 else:
-                    self._no_rename(work, target)
+                    cache.end_move(work.node)
             self._arena.work.finish(work for work, _ in ready)
             for peer, moved_files in done.items():
                 contents = tuple(_known(work) for _, work in moved_files)
@@ -173,16 +170,26 @@ class Realizer:
             with trio.CancelScope(shield=True):
                 placed = await self._placed(datadir, ready, placements)
                 outcomes += self._record(ready, placements, placed)
-        by_path = {placement.path: work for placement, (work, _) in zip(placements, ready, strict=True)}
+                displaced = self._note_displaced(ready, placements, placed)
         for placement, result in zip(placements, placed, strict=True):
-            if result.displaced and placement.displaced is not None:
-                work = by_path[placement.path]
-                await self._arena.to_trash(
-                    placement.displaced, placement.path, _reason(placement), _author(work)
-                )
             if not result.ino and placement.source is not None and placement.source.name.startswith("new-"):
                 placement.source.unlink(missing_ok=True)
+        for file, path, why in displaced:
+            await self._arena.displaced.settle(file, path, why)
         return outcomes
+
+    def _note_displaced(
+        self, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement], placed: Sequence[Placed]
+    ) -> list[tuple[Path, RelPath, Why]]:
+        """Return what came out of the datadir, noted so that it is settled also if this is cancelled."""
+        displaced = []
+        for (work, _), placement, result in zip(works, placements, placed, strict=True):
+            if result.displaced and placement.displaced is not None:
+                indexed_ns = placement.replaces.mtime_ns if placement.replaces is not None else None
+                why = Why(_reason(placement), _author(work), given_up=result.changed, mtime_ns=indexed_ns)
+                displaced.append((placement.displaced, placement.path, why))
+                self._arena.displaced.note(*displaced[-1])
+        return displaced
 
     async def _placed(
         self, datadir: Path, works: Sequence[tuple[Work, Action]], placements: Sequence[Placement]
@@ -238,7 +245,7 @@ class Realizer:
         blobs = self._arena.blobs
         left = shared[content] = shared.get(content, 1) - 1
         cache = self._arena.cache
-        shared_here = cache.is_cached(content, work.node) or cache.trash.holds(
+        shared_here = cache.cached.has(content, work.node) or cache.trash.holds(
             content, besides=self._path(work)
         )
         if not left and not blobs.is_open(content) and not shared_here:
@@ -267,6 +274,9 @@ class Realizer:
                     continue
                 if result.changed:
                     outcomes.append(Outcome(work, CHANGED_HERE))
+                    continue
+                if result.written:
+                    outcomes.append(Outcome(work, WRITTEN))
                     continue
                 if result.occupied:
                     outcomes.append(Outcome(work, NOT_EMPTY))

@@ -8,14 +8,14 @@ position, so that nothing is applied twice or lost (spec 4 §Announcing). Engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from core.announce import Batch, Group, Phase
+from core.announce import Batch, Group, Phase, entries_of
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, show_single
 from core.events import ConflictChanged, FileChanged
 from core.following import follow
+from core.movedmany import follow_many
 from core.paths import join
 from core.trashrows import Reason
 from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
@@ -67,10 +67,13 @@ class RemoteEntries:
             listing = batch.phase is not Phase.FOLLOW
             is_first = not cache.position(key)[0]
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
-            for group in batch.groups:
+            groups = batch.groups
+            if quiet and not listing:
+                groups = follow_many(cache, peer, stamp, groups)
+            for group in groups:
                 if group.renamed_from:
                     self._follow_renames(peer, group)
-            for group in batch.groups:
+            for group in groups:
                 writer = _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet, listing=listing)
                 if is_first:
                     writer.given_out = self._given_out
@@ -110,27 +113,6 @@ class RemoteEntries:
         cache.conn.execute("DELETE FROM entry WHERE peer = ? AND stamp < ? AND holding <> 0", (peer, stamp))
         for node in nodes:
             cache.refresh(node)
-
-
-def entries_of(group: Group, peer: int) -> Iterator[tuple[bytes, EntryRow]]:
-    """Yield the names of a group, each with the entry of the peer."""
-    targets = group.targets or [b""] * len(group.names)
-    for name, holding, kind, size, mtime_ns, mode, content, vector, target in zip(
-        group.names,
-        group.holdings,
-        group.kinds,
-        group.sizes,
-        group.mtimes_ns,
-        group.modes,
-        group.hashes,
-        group.vectors,
-        targets,
-        strict=True,
-    ):
-        yield (
-            name,
-            EntryRow(peer, holding, kind, size, mtime_ns, mode, content or None, vector, target or None),
-        )
 
 
 class _GroupWriter:
@@ -309,16 +291,14 @@ class _GroupWriter:
         was = cache.shown(node)
         cache.refresh(node)
         now = cache.shown(node)
-        conflict = (was.flags ^ now.flags) & Flag.CONFLICT
-        revived = now.flags & ~was.flags & Flag.REVIVED
-        if conflict or revived:
+        if (was.flags ^ now.flags) & (Flag.CONFLICT | Flag.REVIVED):
             cache.emit(
                 ConflictChanged(
                     arena=cache.name,
                     path=join(self._group.directory, name),
                     peers=(self._peer_name,),
                     resolved=not now.flags & (Flag.CONFLICT | Flag.REVIVED),
-                    revived=not conflict,
+                    revived=now.flags & (Flag.CONFLICT | Flag.REVIVED) == Flag.REVIVED,
                 )
             )
         self._drop_superseded(node, was, now)
@@ -329,7 +309,7 @@ class _GroupWriter:
             return
         by = advanced(Vector(was.vector), Vector(now.vector))
         why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
-        self._cache.trash_cached(node, by[0] if by else None, why)
+        self._cache.cached.give_up(node, by[0] if by else None, why)
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,

@@ -241,8 +241,9 @@ class Renamer:
                 left = cache.allocate()
                 self._leave(bulk, row, left, other, claims.get(child, ()))
             else:
-                self._take_place(child, left, row)
+                self._take_place(child, left, row, listed=listed)
                 bulk.refresh += [child, left]
+            cache.end_move(child)
             cache.history.append(child, Op.RENAME, join(old, name))
             moved.append((child, left, kind, name))
         self._stay(node, other, staying, waiting.values())
@@ -306,11 +307,17 @@ class Renamer:
             bumped = self._bumped[base, count] = encode(counters)
         return bumped
 
-    def _take_place(self, child: int, left: int, row: Any) -> None:  # noqa: ANN401 - a row of SQLite
-        """Give a child, whose place is right already, the claims on its new path, and ``left`` the others."""
+    def _take_place(self, child: int, left: int, row: Any, *, listed: bool) -> None:  # noqa: ANN401 - a row of SQLite
+        """Give a child, whose place is right already, the claims on its new path, and ``left`` the others.
+
+        ``listed``: what ``left`` has was seen at the new path, of another mode maybe than at the old one.
+        """
         cache = self._cache
         was, will = cache.next_vector(child), cache.next_vector(left)
         kind, size, mtime_ns, mode, content, _, target, ino = row[5:]
+        seen = cache.local_entry(left) if listed else None
+        if seen is not None:
+            mode, mtime_ns = seen.mode, seen.mtime_ns
         swap_claims(cache, child, left)
         move_marks(cache, child, left)
         entry = EntryRow(LOCAL_PEER, int(Holding.REAL), kind, size, mtime_ns, mode, content, will, target)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 import msgspec
 import trio
 
-from core import conflicts, evicting, getting, marking, restoring, sums, verifying
+from core import conflicts, evicting, getting, health, marking, restoring, sums, verifying
 from core.api import (
     ArenaInfo,
     ArenaPath,
@@ -119,8 +119,10 @@ class Service:
     def _files(self, arena: Arena, node: int) -> list[tuple[int, int]]:
         return sums.files_below(self._conn(arena), node)
 
-    def _mark_rows(self, arena: Arena, explicit: dict[int, Mark], paths: dict[int, bytes]) -> list[MarkRow]:
-        return marking.rows(arena, self._conn(arena), explicit, paths)
+    def _mark_rows(
+        self, arena: Arena, explicit: dict[int, Mark], paths: dict[int, bytes], shown: set[int]
+    ) -> list[MarkRow]:
+        return marking.rows(arena, self._conn(arena), explicit, paths, shown)
 
     def _effect(self, arena: Arena, node: int, mark: Mark) -> MarkEffect:
         return marking.effect(self._conn(arena), [(node, mark)])
@@ -144,7 +146,7 @@ class Service:
             peers=await self.peers(),
             churten=ChurtenStatus(engine.churten.running, active, queued, failed),
             waiting_for=waiting,
-            health=(*engine.health, *self._troubles(), *self._held_deletes(), *self._without_room()),
+            health=(*engine.health, *health.sentences(engine.arenas.values())),
         )
 
     async def _arena_status(self, arena: Arena) -> ArenaStatus:
@@ -158,39 +160,13 @@ class Service:
             cached=counts.cached,
             online=counts.online,
             bytes=counts.bytes,
-            cache=CacheUse(quota.used_bytes, quota.max_bytes),
+            cache=CacheUse(quota.disk_bytes, quota.max_bytes),
             hashing=counts.unhashed,
             conflicts=counts.conflicts,
             only_here=counts.only_here,
             offline=arena.offline,
             held_deletes=arena.index.held_files if arena.index is not None else 0,
         )
-
-    def _troubles(self) -> list[str]:
-        return [
-            f"{arena.name}: nothing can be recorded: {arena.trouble.reason}"
-            for arena in self._engine.arenas.values()
-            if arena.trouble.reason
-        ]
-
-    def _held_deletes(self) -> list[str]:
-        """Return a line for each arena whose deletions wait for the user."""
-        return [
-            f"{arena.name}: {arena.index.held_files} deletions are held; if they are yours:"
-            f" `realize arena confirm-deletes {arena.name}`, else put the files back"
-            for arena in self._engine.arenas.values()
-            if arena.index is not None and arena.index.held_files
-        ]
-
-    def _without_room(self) -> list[str]:
-        """Return a line for each arena in which something marked waits for room in the cache."""
-        waiting = {name: arena.waiting_for_room for name, arena in self._engine.arenas.items()}
-        return [
-            f"{name}: the cache is full, {count} path{' waits' if count == 1 else 's wait'} for room;"
-            " raise `disk_usage`, or mark less"
-            for name, count in waiting.items()
-            if count
-        ]
 
     async def status_json(self) -> bytes:
         """Return the status as ``realize status --json`` prints it."""
@@ -277,6 +253,14 @@ class Service:
             raise self._missing(at)
         return arena, node
 
+    def _find_marked(self, at: ArenaPath) -> tuple[Arena, int]:
+        """Return where a path is that exists, or has a mark of its own."""
+        arena = self._engine.arena(at.arena)
+        node = marking.find(arena, at.path)
+        if node is None:
+            raise self._missing(at)
+        return arena, node
+
     def _missing(self, at: ArenaPath) -> PathNotFoundError:
         arena = self._engine.arena(at.arena)
         parent, _, name = at.path.rpartition(b"/")
@@ -308,18 +292,22 @@ class Service:
 
     async def mark_get(self, at: ArenaPath) -> MarkInfo:
         """See `Api.mark_get`."""
-        arena, node = self._find(at)
-        return marking.info(arena, at, node)
+        arena, node = self._find_marked(at)
+        info = marking.info(arena, at, node)
+        return info if info.exists else msgspec.structs.replace(info, hint=self._missing(at).hint)
 
     async def mark_apply(self, changes: Sequence[MarkChange]) -> tuple[MarkChange, ...]:
         """See `Api.mark_apply`."""
-        found: dict[str, list[tuple[int, MarkChange]]] = {}
+        found: dict[str, list[MarkChange]] = {}
         for change in changes:
-            _, node = self._find(change.at)
-            found.setdefault(change.at.arena, []).append((node, change))
+            if change.mark is None:
+                self._find_marked(change.at)
+            else:
+                marking.require_directory_above(self._engine.arena(change.at.arena), change.at.path)
+            found.setdefault(change.at.arena, []).append(change)
         undo: list[MarkChange] = []
-        for name, nodes in found.items():
-            undo += marking.apply(self._engine.arena(name), nodes)
+        for name, of_arena in found.items():
+            undo += marking.apply(self._engine.arena(name), of_arena)
         return tuple(undo)
 
     async def mark_list(self, arena: str | None = None) -> tuple[MarkRow, ...]:
@@ -330,14 +318,19 @@ class Service:
             at = self._engine.arena(name)
             explicit = at.cache.marks.all_explicit()
             paths: dict[int, bytes] = {node: at.cache.tree.path(node) for node in explicit}
-            rows += await self._sums(self._mark_rows, at, explicit, paths)
+            shown = {node for node in explicit if marking.exists(at, node)}
+            rows += await self._sums(self._mark_rows, at, explicit, paths, shown)
         return tuple(rows)
 
     async def mark_effect(self, changes: Sequence[MarkChange]) -> MarkEffect:
         """See `Api.mark_effect`."""
         total = MarkEffect(files=0, bytes_to_fetch=0, bytes_to_free=0)
         for change in changes:
-            arena, node = self._find(change.at)
+            arena = self._engine.arena(change.at.arena)
+            found = arena.cache.tree.find(change.at.path)
+            if found is None:
+                continue  # marked for when it comes
+            node = found
             parent = arena.cache.tree.parent_and_name(node)[0]
             is_root = node == arena.cache.root
             mark: Mark = change.mark or (

@@ -39,3 +39,19 @@ def state_of(facts: Facts) -> FileState:
     if facts.held_bytes:
         return FileState.PARTIAL
     return FileState.ONLINE if facts.reachable else FileState.UNAVAILABLE
+
+
+def state_with_contents(own: FileState, mark: Mark, size: int, held: int) -> FileState:
+    """Return the state of a directory that has ``size`` bytes of files in it, ``held`` of them here.
+
+    ``own`` is that of the directory itself: it says nothing of what is in it.
+    """
+    if not size:
+        return own
+    if not held:
+        return FileState.ONLINE
+    if held < size:
+        return FileState.PARTIAL
+    if own is FileState.REAL:
+        return own
+    return FileState.CACHED if mark is Mark.WATCH else FileState.KEPT

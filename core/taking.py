@@ -25,8 +25,6 @@ _BLOB_MODE = 0o600
 _OTHER = b".link"
 """Added to the name of one of several names of a file, of which a copy was made."""
 
-OPEN = "a program has it open; it is given up once it is closed"
-
 
 @dataclass(frozen=True, slots=True)
 class Taking:
@@ -60,7 +58,7 @@ def take(datadir: os.PathLike[str], takings: Sequence[Taking]) -> list[Taken]:
     The leases are held, and the files open, until all are taken: not more than some hundred at a time.
 
     Raises:
-        OSError: the datadir itself cannot be filelease.
+        OSError: the datadir itself cannot be opened.
     """
     with ExitStack() as stack:
         root_fd = os.open(datadir, DIR_FLAGS)
@@ -85,7 +83,7 @@ def _guarded(directories: Directories, taking: Taking, stack: ExitStack) -> Take
         at = directories.open(parent, make=False)
         fd = os.open(name, READ_FLAGS, dir_fd=at)
     except BlockingIOError:
-        return Taken(problem=OPEN)  # somebody else has a lease on it
+        return Taken(problem=filelease.OPEN)  # somebody else has a lease on it
     except (FileNotFoundError, NotADirectoryError):
         return Taken(changed=True)
     except OSError as error:
@@ -103,7 +101,7 @@ def _take(at: int, name: bytes, fd: int, taking: Taking) -> Taken:
         return Taken(changed=True)
     try:
         if not filelease.lease(fd, filelease.ALONE):
-            return Taken(problem=OPEN)
+            return Taken(problem=filelease.OPEN)
     except OSError as error:
         return Taken(problem=f"this filesystem cannot tell whether a program has it open: {error.strerror}")
     # RACE: it may have been written to and closed between the first look and the lease.
@@ -135,14 +133,14 @@ def _settled(taking: Taking, at: int, fd: int, taken: Taken) -> Taken:
     except OSError as error:
         # RACE: another file got the name meanwhile. The one that was there is nowhere else.
         return Taken(problem=error.strerror or str(error), displaced=True)
-    return Taken(problem=OPEN)
+    return Taken(problem=filelease.OPEN)
 
 
 def put_back(datadir: os.PathLike[str], taking: Taking) -> bool:
     """Put a file that was taken back where it was; False: it is still at ``to``, for its place is not free.
 
     Raises:
-        OSError: the datadir cannot be filelease.
+        OSError: the datadir cannot be opened.
     """
     parent, name = split(taking.path)
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ from core.blobrows import Area
 from core.blobs import BlobStore
 from core.disk import DIR_FLAGS, READ_FLAGS
 from core.errors import ChangedError, StoreError
-from core.types import Hash
+from core.types import HASH_BYTES, Hash
 
 _log = logging.getLogger("realize.core.trash")
 
@@ -51,13 +51,24 @@ def displaced_node(path: Path) -> int:
     return int(parts[2]) if len(parts) == 4 and parts[2].isdigit() else 0
 
 
+def displaced_hash(path: Path) -> Hash | None:
+    """Return the content that a displaced file was indexed with; None if its name does not tell."""
+    parts = path.name.split("-")
+    try:
+        content = bytes.fromhex(parts[1])
+    except (IndexError, ValueError):
+        return None
+    return Hash(content) if len(content) == HASH_BYTES else None
+
+
 class Adoption(enum.Enum):
     """What became of a file that was taken out of the datadir."""
 
     DONE = "its content is in the trash"
     NOTHING = "there was no content to keep"
     IN_USE = "a program has it open for writing; to be tried again"
-    STAYS = "it waits in the work directory for the next start"
+    STAYS = "it waits in the work directory, to be tried again"
+    NEWS = "it was written to since it was displaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +84,13 @@ class _Examined:
         return not self.leased or filelease.kept(self.fd, filelease.UNWRITTEN)
 
 
-async def adopt_displaced(blobs: BlobStore, path: Path, record: Callable[[Displaced], None]) -> Adoption:
+async def adopt_displaced(
+    blobs: BlobStore, path: Path, record: Callable[[Displaced], None], is_news: Callable[[Displaced], bool]
+) -> tuple[Adoption, Displaced | None]:
     """Move a file that was taken out of the datadir into the trash; a link or a lost one just goes.
+
+    One that ``is_news`` is left where it is, for the caller to put elsewhere. Returned as well: what
+    the file is, if that is known.
 
     INVARIANT: a blob never changes, and nothing that is written is lost: while a program has the file open
     for writing it stays where it is, and gets hashed, again if it was before, once that is closed.
@@ -84,12 +100,14 @@ async def adopt_displaced(blobs: BlobStore, path: Path, record: Callable[[Displa
     try:
         examined = await trio.to_thread.run_sync(_examine, path)
     except (OSError, StoreError) as error:
-        _log.warning("%s stays in the work directory: %s", path, error)
-        return Adoption.STAYS
+        _log.debug("%s stays in the work directory: %s", path, error)
+        return Adoption.STAYS, None
     if isinstance(examined, Adoption):
-        return examined
+        return examined, None
     try:
-        return await _adopt(blobs, path, examined, record)
+        if is_news(examined.found):
+            return Adoption.NEWS, examined.found
+        return await _adopt(blobs, path, examined, record), examined.found
     finally:
         os.close(examined.fd)  # and with it the lease
 
@@ -107,7 +125,7 @@ async def _adopt(
             await blobs.take_file(found.hash, parent, os.fsencode(path.name))
             return Adoption.IN_USE
     except (StoreError, ChangedError) as error:
-        _log.warning("%s stays in the work directory: %s", path, error)  # full; tried at the next start
+        _log.debug("%s stays in the work directory: %s", path, error)  # full, say
         return Adoption.STAYS
     finally:
         os.close(parent)

@@ -21,6 +21,7 @@ import trio
 from core import db
 from core.blobexchange import Entering
 from core.blobrows import Area
+from core.displaced import Why
 from core.errors import NoSpaceError, StoreError
 from core.events import FilesChanged
 from core.history import Op
@@ -59,6 +60,10 @@ class _Job:
     path: RelPath
     content: Hash
     to: Path
+
+
+def _why(work: Work) -> Why:
+    return Why(Reason.REPLACED, mtime_ns=work.entry.mtime_ns if work.entry is not None else None)
 
 
 class Unrealizer:
@@ -154,7 +159,7 @@ class Unrealizer:
                 if result.done:
                     taken.append((job, result.disk_bytes))
                 if result.displaced:
-                    await arena.to_trash(job.to, job.path, Reason.REPLACED, None)
+                    await arena.displaced.settle(job.to, job.path, _why(job.work))
                 outcomes.append(Outcome(job.work, CHANGED_HERE if result.changed else result.problem))
             if taken:
                 await arena.blobs.settled([job.content for job, _ in taken])
@@ -173,7 +178,7 @@ class Unrealizer:
         for job in jobs:
             back = Taking(job.path, self._identity(job.work), os.fsencode(job.to))
             if not await trio.to_thread.run_sync(put_back, datadir, back, limiter=self._limiter):
-                await self._arena.to_trash(job.to, job.path, Reason.REPLACED, None)
+                await self._arena.displaced.settle(job.to, job.path, _why(job.work))
 
     def _job(self, work: Work) -> _Job:
         content = Hash(work.hash or b"")
@@ -223,7 +228,7 @@ class Unrealizer:
                 )
             )
         for content in arena.blobs.carry_in(files, change):
-            cache.drop_cached(content)
+            cache.cached.drop(content)
 
     def _record_cached(self, work: Work) -> None:
         cache = self._arena.cache
@@ -244,7 +249,7 @@ class Unrealizer:
         outcomes: list[Outcome] = []
         for work in works:
             content = Hash(work.hash or b"")
-            nodes = cache.cached_by(content)
+            nodes = cache.cached.nodes(content)
             if any(self._mark(node) is not Mark.WATCH for node in nodes):
                 outcomes.append(Outcome(work))
                 continue
@@ -267,7 +272,7 @@ class Unrealizer:
     def _unprotect(self, content: Hash, nodes: Sequence[int]) -> None:
         """Let a blob be evicted again, unless a path of it was marked, or came, meanwhile."""
         cache = self._arena.cache
-        now = cache.cached_by(content)
+        now = cache.cached.nodes(content)
         if set(now) != set(nodes) or any(self._mark(node) is not Mark.WATCH for node in now):
             return
         with db.durably(cache.conn), cache.write():
@@ -301,7 +306,7 @@ async def restore(arena: Arena) -> None:
             back = Taking(where, identity, os.fsencode(path))
             if await trio.to_thread.run_sync(put_back, arena.datadir, back):
                 continue
-        await arena.to_trash(path, where, Reason.REPLACED, None)
+        await arena.displaced.settle(path, where, Why(Reason.REPLACED))
 
 
 def _leftovers(arena: Arena) -> list[tuple[Path, int, Hash]]:

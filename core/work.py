@@ -14,10 +14,15 @@ from core.cache import ArenaCache
 from core.choice import EntryRow
 from core.db import transaction
 from core.errors import NO_ROOM
+from core.filelease import OPEN, WRITTEN
 from core.types import Hash, Kind, Mark
 
 RETRY_S = (1, 5, 30, 300, 1800)
 """Seconds before the n-th retry; the last one repeats (spec 4 §Jobs)."""
+
+_JITTER = 0.2
+_LONGEST_NS = int(RETRY_S[-1] * (1 + _JITTER) * 1e9)
+"""LIMIT: nothing waits longer for a time to come: the clock has been set back if it would."""
 
 NO_HOLDER = "no connected peer holds it"
 """Reason of a node that waits for a peer; such nodes are due again when one connects."""
@@ -33,10 +38,15 @@ NOT_EMPTY = "it was deleted elsewhere, but something is in it here"
 
 PEER_REASONS = (NO_HOLDER, UNCONFIRMED)
 
+_OPEN_REASONS = (OPEN, WRITTEN)
+_OPEN_S = 5
+"""LIMIT: seconds at most before a file that a program had open is looked at again; nothing tells of the close
+of one that was only read."""
+
 
 def is_waiting(reason: str) -> bool:
     """Say whether a node with this reason waits for something rather than failed."""
-    return reason in (*PEER_REASONS, UNQUIET, NOT_EMPTY) or reason.startswith(NO_ROOM)
+    return reason in (*PEER_REASONS, *_OPEN_REASONS, UNQUIET, NOT_EMPTY) or reason.startswith(NO_ROOM)
 
 
 _NEVER_NS = (1 << 63) - 1
@@ -138,7 +148,9 @@ class WorkQueue:
         """Put a failed node off; returns the seconds until it is tried again, None: when a peer connects."""
         delay_s: float | None = None
         if not wait_for_peer:
-            delay_s = RETRY_S[min(work.attempts, len(RETRY_S) - 1)] * random.uniform(0.8, 1.2)
+            longest_s = _OPEN_S if reason in _OPEN_REASONS else RETRY_S[-1]
+            base_s = min(RETRY_S[min(work.attempts, len(RETRY_S) - 1)], longest_s)
+            delay_s = base_s * random.uniform(1 - _JITTER, 1 + _JITTER)
         due_ns = _NEVER_NS if delay_s is None else now_ns + int(delay_s * 1e9)
         with transaction(self._cache.conn):
             self._cache.conn.execute(
@@ -193,9 +205,17 @@ class WorkQueue:
     def next_due_ns(self, now_ns: int) -> int | None:
         """Return when the next waiting node is due; None when none is going to be."""
         row: Any = self._cache.conn.execute(
-            "SELECT min(due_ns) FROM dirty WHERE due_ns > ? AND due_ns < ?", (now_ns, _NEVER_NS)
+            "SELECT min(due_ns), max(due_ns) FROM dirty WHERE due_ns > ? AND due_ns < ?", (now_ns, _NEVER_NS)
         ).fetchone()
-        return row[0] if row else None
+        first, last = row
+        if last is None or last <= now_ns + _LONGEST_NS:
+            return first  # type: ignore[no-any-return]  # a column
+        with transaction(self._cache.conn):
+            self._cache.conn.execute(
+                "UPDATE dirty SET due_ns = ?1 WHERE due_ns > ?1 AND due_ns < ?2",
+                (now_ns + _LONGEST_NS, _NEVER_NS),
+            )
+        return min(first, now_ns + _LONGEST_NS)  # type: ignore[no-any-return]  # a column
 
     def counts(self, now_ns: int) -> tuple[int, int, int]:
         """Return how many nodes are due, how many wait for something, and how many failed."""

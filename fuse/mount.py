@@ -6,7 +6,9 @@ connection per arena; it never waits for the engine for metadata.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -40,6 +42,17 @@ _INVALIDATOR_S = 2.0
 _POLL_S = 0.05
 _BUSY_SHARE = 0.4
 """Share of the time for stopping that is given to programs to let go of the mount."""
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Say whether a line of pyfuse3 means anything: an answer to a request that the kernel ended does not.
+
+    An unmount ends what is being answered, such as the release of a file closed a moment ago.
+    """
+    return "fuse_reply_* failed" not in str(record.msg) or record.args != (os.strerror(errno.ENOENT),)
+
+
+logging.getLogger("pyfuse3").addFilter(_is_worth_telling)
 
 _session = Session()
 _hooked = _session.install()

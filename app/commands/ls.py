@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -63,7 +63,8 @@ async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncGenerat
 
     entry = await _entry(api, path) if path is not None else None
     if entry is None:
-        roots = [await api.lookup(ArenaPath(arena.name)) for arena in await api.arenas()]
+        found = [await api.lookup(ArenaPath(arena.name)) for arena in await api.arenas()]
+        roots = await with_contents(api, found)
         yield roots
         pending = list(reversed(roots)) if recursive else []
     else:
@@ -77,7 +78,7 @@ async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncGenerat
         after = b""
         while True:
             page = await api.listdir(ArenaPath(parent.arena, parent.path), after=after)
-            entries = list(page.entries)
+            entries = await with_contents(api, page.entries)
             if entries:
                 yield entries
                 below += [entry for entry in entries if entry.kind is Kind.DIR]
@@ -86,6 +87,24 @@ async def _pages(api: Api, path: str | None, *, recursive: bool) -> AsyncGenerat
                 break
         if recursive:
             pending += reversed(below)
+
+
+async def with_contents(api: Api, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries, directories with the state of what is in them."""
+    return [await _with_content(api, entry) if entry.kind is Kind.DIR else entry for entry in entries]
+
+
+async def _with_content(api: Api, entry: Entry) -> Entry:
+    from msgspec.structs import replace
+
+    from core.api import ArenaPath
+    from core.states import state_with_contents
+
+    try:
+        usage = await api.usage(ArenaPath(entry.arena, entry.path))
+    except PathError:  # it went away since it was listed
+        return entry
+    return replace(entry, state=state_with_contents(entry.state, entry.mark, usage.bytes, usage.held))
 
 
 async def _entry(api: Api, path: str) -> Entry | None:
@@ -148,7 +167,7 @@ def _row(entry: Entry, *, long: bool, full: bool) -> list[str]:
     size = "" if entry.kind is Kind.DIR else words.human_bytes(entry.size)
     mark = output.styled(entry.mark.value, "bold" if entry.mark_explicit else "dim")
     held_by = ", ".join(display(holder) for holder in entry.holders)
-    state = output.state_label(FileState.CONFLICT if entry.conflict else entry.state)
+    state = output.state_label(words.shown_state(entry))
     holders = output.styled(f"[{held_by}]", "dim") if held_by else ""
     if not long:
         return [state, size, mark, name, holders]

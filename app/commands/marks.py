@@ -10,7 +10,7 @@ import typer
 from app import output, words
 from app.client import call
 from app.commands.options import Json, Paths, full_path, locate, settings_of, shown_path
-from core.errors import PartialError, PathError
+from core.errors import PartialError, PathError, PathNotFoundError
 from core.types import Mark
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def _set(
 ) -> None:
     """Mark paths, all or none; a directory's mark holds for everything below it.
 
+    A path that does not exist yet can be marked too: the mark holds as soon as it comes.
+
     Examples: `realize mark set keep docs/2024`, `realize mark set own photos`
     """
     _apply(context, paths, mark, as_json)
@@ -55,14 +57,29 @@ def _unset(context: typer.Context, paths: Paths, as_json: Json = False) -> None:
 
 
 def _apply(context: typer.Context, paths: list[str], mark: Mark | None, as_json: bool) -> None:
-    async def work(api: Api) -> list[tuple[ArenaPath, MarkInfo]]:
+    async def work(api: Api) -> list[tuple[ArenaPath, MarkInfo | None]]:
         from core.api import MarkChange
 
         places = [await locate(api, path) for path in paths]
         await api.mark_apply([MarkChange(at, mark) for at in places])
-        return [(at, await api.mark_get(at)) for at in places]
+        return [(at, await _info_now(api, at)) for at in places]
 
-    _print_infos(call(settings_of(context), work), as_json)
+    infos = call(settings_of(context), work)
+    _print_infos([(at, info) for at, info in infos if info is not None], as_json)
+    for at, info in infos:
+        if info is None:
+            output.note(f"{shown_path(at)} does not exist, and is not marked any more")
+        elif not info.exists:
+            hint = f"; {info.hint}" if info.hint else ""
+            output.note(f"{shown_path(at)} does not exist yet; the mark holds when it comes{hint}")
+
+
+async def _info_now(api: Api, at: ArenaPath) -> MarkInfo | None:
+    """Return the mark of a path that was just changed; None: there is neither path nor mark any more."""
+    try:
+        return await api.mark_get(at)
+    except PathNotFoundError:
+        return None
 
 
 def _get(context: typer.Context, paths: Paths, as_json: Json = False) -> None:
@@ -111,7 +128,7 @@ def _print_infos(infos: list[tuple[ArenaPath, MarkInfo]], as_json: bool) -> None
         for at, info in infos:
             origin = full_path(info.origin) if info.origin is not None else None
             row = {"path": full_path(at), "mark": info.mark.value, "explicit": info.explicit}
-            output.emit_json(row | {"origin": origin})
+            output.emit_json(row | {"origin": origin, "exists": info.exists})
         return
     output.table(
         [(info.mark.value, shown_path(at), output.styled(_origin(info), "dim")) for at, info in infos]
@@ -120,7 +137,7 @@ def _print_infos(infos: list[tuple[ArenaPath, MarkInfo]], as_json: bool) -> None
 
 def _origin(info: MarkInfo) -> str:
     if info.explicit:
-        return "marked here"
+        return "marked here" if info.exists else "marked for when it comes"
     return f"from {shown_path(info.origin)}" if info.origin is not None else "the arena's default"
 
 
@@ -143,7 +160,8 @@ def _list(
     if as_json:
         for row in rows:
             sums = {"files": row.files, "bytes_held": row.bytes_held, "bytes_wanted": row.bytes_wanted}
-            output.emit_json({"path": full_path(row.at), "mark": row.mark.value} | sums)
+            path = {"path": full_path(row.at), "mark": row.mark.value}
+            output.emit_json(path | sums | {"exists": row.exists})
         return
     if not rows:
         output.note("nothing is marked; the arenas' defaults hold")
@@ -154,4 +172,5 @@ def _list(
 
 def _list_row(row: MarkRow) -> list[str]:
     held, wanted = words.human_bytes(row.bytes_held), words.human_bytes(row.bytes_wanted)
-    return [row.mark.value, str(row.files), held, wanted, shown_path(row.at)]
+    yet = "" if row.exists else output.styled("  not there yet", "dim")
+    return [row.mark.value, str(row.files), held, wanted, shown_path(row.at) + yet]

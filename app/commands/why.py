@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app import output
+from app import output, words
 from app.client import call
-from app.commands.ls import entry_json
+from app.commands.ls import entry_json, with_contents
 from app.commands.options import Json, full_path, locate, settings_of, shown_path
 from core.paths import display
 
@@ -32,7 +32,13 @@ def _why(
     """
 
     async def work(api: Api) -> Why:
-        return await api.why(await locate(api, path))
+        from msgspec.structs import replace
+
+        answer = await api.why(await locate(api, path))
+        if answer.entry is None:
+            return answer
+        [entry] = await with_contents(api, [answer.entry])
+        return replace(answer, entry=entry)
 
     answer = call(settings_of(context), work)
     if as_json:
@@ -40,7 +46,9 @@ def _why(
         lines = [{"rule": rule, "finding": finding} for rule, finding in answer.lines]
         output.emit_json({"path": full_path(answer.at), "entry": entry, "lines": lines})
         return
-    state = f"  {output.state_label(answer.entry.state)}" if answer.entry is not None else ""
+    state = ""
+    if answer.entry is not None:
+        state = f"  {output.state_label(words.shown_state(answer.entry))}"
     print(f"{output.styled(shown_path(answer.at), 'bold')}{state}")
     output.table(
         [(output.styled(f"  {display(rule)}", "dim"), display(found)) for rule, found in answer.lines]

@@ -114,7 +114,10 @@ class Journal:
         if event.resolved:
             self.conflicts.pop(at, None)
         else:
-            text = f"{path_text(at)}: versions of {_names(event.peers)}"
+            what = f"versions of {_names(event.peers)}"
+            if event.revived:
+                what = "deleted by one, changed by another"
+            text = f"{path_text(at)}: {what}"
             self.conflicts[at] = Line(event.at_ns, "conflict", text, "conflict", at)
 
 

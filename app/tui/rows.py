@@ -14,7 +14,8 @@ from app.tui.journal import Line
 from app.tui.tree import Node, Notice, TreeRow
 from core.api import ArenaPath, ArenaStatus, Entry, HashingRow, JobRow, Jobs, MarkRow, PeerStatus
 from core.events import JobAction
-from core.types import FileState, Kind, Mark
+from core.states import state_with_contents
+from core.types import FileState, Kind
 
 # Arenas
 
@@ -89,15 +90,9 @@ def _usage_held(node: Node) -> Cell:
 
 def _shown_state(entry: Entry, node: Node | None) -> FileState:
     """Return the state of an entry; of a directory that of what is in it, once that is known."""
-    if entry.kind != Kind.DIR or node is None or node.usage is None or not node.size:
-        return entry.state
-    if not node.held:
-        return FileState.ONLINE
-    if node.held < node.size:
-        return FileState.PARTIAL
-    if entry.state is FileState.REAL:
-        return entry.state
-    return FileState.CACHED if entry.mark is Mark.WATCH else FileState.KEPT
+    if entry.conflict or entry.kind != Kind.DIR or node is None or node.usage is None:
+        return words.shown_state(entry)
+    return state_with_contents(entry.state, entry.mark, node.size, node.held)
 
 
 def entry_row(entry: Entry, label: Text, node: Node | None, *, marked: bool, progress: Progress) -> Row:
@@ -353,8 +348,10 @@ def mark_row(row: MarkRow, *, marked: bool = False) -> Row:
     share: Cell = (
         Bar(row.bytes_held / row.bytes_wanted, "kept") if row.bytes_wanted else text("as used", "dim")
     )
-    if not row.files:
+    if not row.exists:
         share = text("not there yet", "dim")
+    elif not row.files:
+        share = text("no files", "dim")
     return Row(
         row.at,
         (

@@ -205,6 +205,21 @@ def test_ls_lists_everything_below_with_parents_first(realize: Realize) -> None:
     assert len(paths) == 2 + 2 + 4
 
 
+def test_ls_shows_a_directory_as_what_is_in_it_is(realize: Realize, api: FakeApi, daemon: TrioThread) -> None:
+    async def fill() -> None:
+        api.add("photos", b"all/1", FakeFile(4, held=4, holders=("server",)))
+        api.add("photos", b"some/1", FakeFile(4, held=4, holders=("server",)))
+        api.add("photos", b"some/2", FakeFile(4, holders=("server",)))
+        api.add("photos", b"none/1", FakeFile(4, holders=("server",)))
+        api.marks[ArenaPath("photos", b"all")] = Mark.KEEP
+
+    daemon.submit(fill).result(10)
+    states = {line["path"]: line["state"] for line in realize("ls", "photos", "--json").lines}
+    assert states == {"photos/all": "kept", "photos/some": "partial", "photos/none": "online"}
+    assert "◐ partial" in realize("ls").out
+    assert "✔ kept" in realize("why", "photos/all").out.splitlines()[0]
+
+
 def test_ls_follows_pages_to_the_end(realize: Realize, api: FakeApi, daemon: TrioThread) -> None:
     async def fill() -> None:
         for number in range(2345):
@@ -283,17 +298,33 @@ def test_marks_are_set_shown_and_removed(realize: Realize) -> None:
     outcome = realize("mark", "set", "own", "docs/notes/a.txt", "photos", "--json")
     assert outcome.code == 0
     assert outcome.lines == [
-        {"path": path, "mark": "own", "explicit": True, "origin": path}
+        {"path": path, "mark": "own", "explicit": True, "origin": path, "exists": True}
         for path in ("docs/notes/a.txt", "photos")
     ]
     assert "own" in realize("mark", "get", "photos").out
     assert realize("mark", "unset", "docs/notes/a.txt").code == 0
     (value,) = realize("mark", "get", "docs/notes/a.txt", "--json").lines
-    assert value == {"path": "docs/notes/a.txt", "mark": "keep", "explicit": False, "origin": "docs/notes"}
+    inherited = {"mark": "keep", "explicit": False, "origin": "docs/notes", "exists": True}
+    assert value == {"path": "docs/notes/a.txt"} | inherited
     rows = realize("mark", "list", "--json").lines
     assert [(row["path"], row["mark"]) for row in rows] == [("docs/notes", "keep"), ("photos", "own")]
     assert [row["path"] for row in realize("mark", "list", "docs", "--json").lines] == ["docs/notes"]
     assert "docs/notes" in realize("mark", "list").out
+
+
+def test_a_path_that_does_not_exist_is_marked_for_when_it_comes(realize: Realize) -> None:
+    outcome = realize("mark", "set", "keep", "docs/notse")
+    assert outcome.code == 0
+    assert "marked for when it comes" in outcome.out
+    assert "docs/notse does not exist yet" in outcome.err
+    (row,) = realize("mark", "get", "docs/notse", "--json").lines
+    assert (row["mark"], row["explicit"], row["exists"]) == ("keep", True, False)
+    assert "docs/notse  not there yet" in realize("mark", "list").out
+    outcome = realize("mark", "unset", "docs/notse")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "docs/notse does not exist" in outcome.err
+    assert realize("mark", "unset", "docs/notse").code == 1
+    assert realize("mark", "get", "docs/notse").code == 1
 
 
 def test_marks_of_several_paths_are_set_all_or_none(realize: Realize, api: FakeApi) -> None:

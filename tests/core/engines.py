@@ -22,7 +22,7 @@ from core.engine import Engine
 from core.events import AnyEvent
 from core.paths import join
 from core.service import Service
-from core.types import Kind, Mark, PeerKey
+from core.types import Kind, Mark, PeerKey, RelPath
 from net.link import Link, LinkParts
 
 PATIENCE_S = 60.0
@@ -164,3 +164,9 @@ async def until(condition: Callable[[], object]) -> None:
 def below(path: str, name: str) -> bytes:
     """Return the path of a name in a directory."""
     return join(path.encode(), name.encode())
+
+
+def waits(host: Host, path: str) -> str:
+    """Return the reason why churten does not go on with a path; "" if it does not have to."""
+    node = host.arena.cache.tree.find(RelPath(path.encode()))
+    return next((reason for at, _, reason, _ in host.arena.work.waiting(100) if at == node), "")

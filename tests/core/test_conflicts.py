@@ -8,9 +8,10 @@ from blake3 import blake3
 
 from core.api import ArenaPath
 from core.choice import Flag
-from core.conflicts import Resolver, conflict_name
+from core.conflicts import Resolver
 from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged
+from core.paths import conflict_name
 from core.types import Kind, Mark
 from tests.core.engines import Host, linked, until
 
@@ -209,6 +210,7 @@ async def test_deletion_against_change_is_flagged_and_either_can_win(tmp_path: P
                 assert "revived" in dict((await host.service.why(AT)).lines)
                 found = [event for event in host.events if isinstance(event, ConflictChanged)]
                 assert [event.revived for event in found] == [True]
+                assert (await host.service.status()).arenas[0].conflicts == 1, "as many as are listed"
             await anna.service.conflict_resolve(AT, keep)
             if keep == "bert":
                 await until(lambda: not anna.node("plan.txt") and not bert.node("plan.txt"))
@@ -220,6 +222,9 @@ async def test_deletion_against_change_is_flagged_and_either_can_win(tmp_path: P
             for host in hosts:
                 await host.idle()
                 assert await host.service.conflicts() == ()
+                assert (await host.service.status()).arenas[0].conflicts == 0
+                found = [event for event in host.events if isinstance(event, ConflictChanged)]
+                assert found[-1].resolved, "who looks at the dashboard of either hears that it is over"
 
 
 @trio_test

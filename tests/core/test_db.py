@@ -13,6 +13,8 @@ from core import db
 from core.db import Connection, connect_readonly, open_arena, open_global, transaction
 from core.errors import NoSpaceError, StoreError
 
+SQLITE_OK = 0
+
 Opener = Callable[[Path], Connection]
 OPENERS = [open_global, open_arena]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 from blake3 import blake3
-from inotify_simple import Event, flags
+from inotify_simple import Event, INotify, flags
 
 from core.api import HashingRow
 from core.config import ArenaConfig
@@ -56,6 +57,7 @@ class Arena:
         self.data.mkdir()
         (base / "work").mkdir()
         self.store = MemoryStore()
+        self.watched = 0
         self.told = Told()
         self.config = ArenaConfig("a", base / "work", self.data, debounce_s=debounce_s, ignore=ignore)
 
@@ -142,6 +144,7 @@ async def test_names_of_any_bytes(arena: Arena) -> None:
 async def test_progress_is_told_until_it_is_complete(arena: Arena) -> None:
     for number in range(50):
         arena.write(f"d/{number}", os.urandom(1000))
+        os.utime(arena.data / f"d/{number}", (1, 1))  # not so fresh that its hash would have to wait
     async with arena.running() as index:
         last = arena.told.progress[-1]
         assert (last.files_done, last.files_total) == (50, 50)
@@ -428,28 +431,41 @@ async def test_an_overflow_of_the_queue_is_made_up_by_a_scan(
 
 
 @pytest.mark.trio
-async def test_directories_that_cannot_be_watched_are_named_once_with_the_remedy(
+async def test_beyond_the_limit_of_watches_directories_are_listed_now_and_then_and_the_remedy_is_told(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add = Watcher.add
+    add_watch = INotify.add_watch
+    allowed: list[int] = [3]
 
-    def limited(self: Watcher, directory: RelPath, dir_fd: int) -> bool:
-        if directory.startswith(b"d"):
-            self.unwatched.add(directory)
-            return False
-        return add(self, directory, dir_fd)
+    def limited(self: INotify, path: str, mask: int) -> int:
+        # What the kernel says with fs.inotify.max_user_watches=3; those that are watched already count once.
+        if arena.watched >= allowed[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        arena.watched += 1
+        return int(add_watch(self, path, mask))
 
-    monkeypatch.setattr(Watcher, "add", limited)
+    monkeypatch.setattr(INotify, "add_watch", limited)
     monkeypatch.setattr("core.scanner.UNWATCHED_S", 0.05)
-    arena.write("d1/f")
-    arena.write("d2/f")
-    async with arena.running():
-        arena.write("d1/unseen")
-        arena.write("d1/sub/unseen")
-        (arena.data / "d2" / "f").unlink()
+    for number in range(6):
+        arena.write(f"d{number}/f")
+    async with arena.running() as index:
+        assert arena.watched == 3
+        for number in range(6):
+            arena.write(f"d{number}/unseen")
+            arena.write(f"d{number}/sub/unseen")
+            (arena.data / f"d{number}" / "f").unlink()
+        await until(arena.is_in_step)
+        assert "10 directories are not watched" in index.unwatched
+        assert "sysctl fs.inotify.max_user_watches=" in index.unwatched
+        [(text, hint)] = arena.told.warned
+        assert "inotify" in text
+        assert hint.startswith("run: sysctl fs.inotify.max_user_watches=")
+        assert int(hint.rpartition("=")[2]) > 13, "enough for all"
+        allowed[0] = 1000  # the user ran it
+        await until(lambda: not index.unwatched)
+        arena.write("d5/sub/seen")
         await until(arena.is_in_step)
     assert len(arena.told.warned) == 1
-    assert "sysctl fs.inotify.max_user_watches=" in arena.told.warned[0][1]
 
 
 @pytest.mark.trio
@@ -568,6 +584,76 @@ async def test_an_ignore_file_takes_effect_when_it_changes(arena: Arena) -> None
         assert b"d/x.c" in arena.store.paths()
 
 
+@pytest.mark.trio
+async def test_negated_patterns_hold_at_run_time_and_the_last_line_decides(tmp_path: Path) -> None:
+    arena = Arena(tmp_path, ignore=("*.o",))
+    arena.write(".realizeignore", b"*.log\n!keep.log\n/tmp/*\n!/tmp/keep/\n/gone/\n!/gone/back\n!special.o\n")
+    arena.write("d/.realizeignore", b"!d.log\n")
+    async with arena.running() as index:
+        for name in (
+            *("a.log", "keep.log", "d/b.log", "d/keep.log", "d/d.log", "plain.o", "special.o"),
+            *("tmp/x", "tmp/keep/y", "gone/back"),
+        ):
+            arena.write(name)
+        shown = {b"keep.log", b"d/keep.log", b"d/d.log", b"special.o", b"tmp/keep/y"}
+        directories = {b"d", b"tmp", b"tmp/keep"}
+        files = {b".realizeignore", b"d/.realizeignore"}
+        await until(lambda: shown <= arena.store.paths())
+        await arena.settled(index)
+        assert arena.store.paths() == shown | directories | files
+        await index.rescan()
+        assert arena.store.paths() == shown | directories | files, "a scan says the same as the events"
+
+
+def _saved(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _replaced(path: Path, data: bytes) -> None:
+    temporary = path.with_name("4913")
+    temporary.write_bytes(data)
+    temporary.rename(path)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("write", [_saved, _replaced])
+async def test_what_becomes_ignored_is_no_deletion_and_what_is_ignored_no_more_is_indexed(
+    arena: Arena, write: Callable[[Path, bytes], None]
+) -> None:
+    patterns = arena.data / ".realizeignore"
+    for number in range(5):
+        arena.write(f"build/{number}")
+    arena.write("other")
+    before = {b"build", b"other", *(b"build/%d" % number for number in range(5))}
+    async with arena.running() as index:
+        # It ignores itself too; what it says is followed all the same.
+        write(patterns, b"/build/\n.realizeignore\n")
+        arena.write("marker")
+        await until(lambda: b"marker" in arena.store.paths())
+        await arena.settled(index)
+        await index.rescan()
+        assert arena.store.paths() - {b".realizeignore"} == before | {b"marker"}
+        (arena.data / "build/0").unlink()
+        arena.write("build/new")
+        await index.rescan()
+        await arena.settled(index)
+        assert arena.store.paths() - {b".realizeignore"} == before | {b"marker"}
+
+        write(patterns, b".realizeignore\n# nothing else\n")
+        await until(lambda: b"build/new" in arena.store.paths())
+        await arena.settled(index)
+        now = before - {b"build/0"} | {b"marker", b"build/new"}
+        assert arena.store.paths() - {b".realizeignore"} == now, "what went meanwhile is a deletion now"
+
+        write(patterns, b"*\n")
+        await index.rescan()
+        patterns.unlink()
+        arena.write("last")
+        await until(lambda: b"last" in arena.store.paths())
+        await arena.settled(index)
+        assert arena.store.paths() - {b".realizeignore"} == now | {b"last"}
+
+
 # -- races
 
 
@@ -646,10 +732,44 @@ async def test_a_file_that_cannot_be_read_any_more_keeps_its_entry(ordinary_user
         await arena.store.until(lambda: "unreadable" in arena.store.changes(b"f"))
         await arena.settled(index)
         assert arena.store.hash_of(b"f") is not None
+        await index.rescan()
+        (arena.data / "f").chmod(0o200)  # it is looked at again
+        await arena.settled(index)
+        [(text, _)] = arena.told.warned
+        assert text.startswith("f cannot be read"), "told once"
         (arena.data / "f").chmod(0o644)
         await until(lambda: not _row(arena, b"f").unreadable)
         await arena.settled(index)
         assert arena.is_in_step()
+
+
+@pytest.mark.trio
+async def test_a_directory_that_becomes_unreadable_is_told_without_a_scan(ordinary_user: Path) -> None:
+    arena = Arena(ordinary_user)
+    arena.write("d/f")
+    async with arena.running() as index:
+        (arena.data / "d").chmod(0)
+        await until(lambda: index.unreadable_directories == 1)
+        await arena.settled(index)
+        [(text, _)] = arena.told.warned
+        assert text.startswith("directory d is left out")
+        assert arena.store.paths() == {b"d", b"d/f"}
+        (arena.data / "d").chmod(0o755)
+        await until(lambda: index.unreadable_directories == 0)
+        await until(arena.is_in_step)
+
+
+@pytest.mark.trio
+async def test_many_unreadable_files_are_told_once(ordinary_user: Path) -> None:
+    arena = Arena(ordinary_user)
+    for number in range(300):
+        arena.write(f"f{number}")
+        (arena.data / f"f{number}").chmod(0)
+    async with arena.running() as index:
+        await until(lambda: all(_row(arena, path).unreadable for path in arena.store.paths()))
+        await arena.settled(index)
+        [(text, _)] = arena.told.warned
+        assert "cannot be read" in text
 
 
 @pytest.mark.trio
@@ -687,6 +807,7 @@ async def test_an_unreadable_directory_is_told_once_and_loses_nothing(ordinary_u
         await arena.settled(index)
         assert arena.store.paths() == {b"d", b"d/f", b"g"}
         assert len(arena.told.warned) == 1
+        assert index.unreadable_directories == 1
         (arena.data / "d").chmod(0o755)
         (arena.data / "d" / "f").write_bytes(b"changed")
         await until(arena.is_in_step)

@@ -205,6 +205,31 @@ async def test_what_lies_in_blobs_is_given_though_the_datadir_is_away(tmp_path: 
         assert await other.running.provider.read_small("docs", contents) == [None, b"in a blob"]
 
 
+async def test_a_small_content_that_is_real_and_in_a_blob_is_given_though_the_datadir_is_away(
+    tmp_path: Path,
+) -> None:
+    one = Host(tmp_path, "one", ["other"])
+    other = Host(tmp_path, "other", ["one"])
+    one.write("real", b"the same")
+    one.write("kept", b"the same")
+    content = Hash(blake3(b"the same").digest())
+    async with one.up(), other.up(), linked(one, other):
+        await until(lambda: other.node("real") and other.node("kept"))
+        await one.idle()
+        await other.mark("kept", Mark.KEEP)
+        await until(lambda: other.arena.blobs.held(content))
+        await other.idle()
+        await other.mark("real", Mark.OWN)
+        await until(lambda: other.real() == {b"real": b"the same"})
+        await other.idle()
+        provider = other.running.provider
+        (other.data / "real").rename(other.base / "aside")
+        assert await provider.read_small("docs", [content]) == [b"the same"], "the file alone is missing"
+        (other.base / "aside").rename(other.data / "real")
+        other.data.rename(other.base / "away")
+        assert await provider.read_small("docs", [content]) == [b"the same"], "the datadir is missing"
+
+
 async def test_a_tree_that_a_peer_deletes_while_the_datadir_is_away_goes_when_it_is_back(
     tmp_path: Path,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.states import Facts, state_of
+from core.states import Facts, state_of, state_with_contents
 from core.types import FileState, Kind, Mark
 
 
@@ -44,3 +44,22 @@ def facts(
 )
 def test_state_of(known: Facts, state: FileState) -> None:
     assert state_of(known) is state
+
+
+@pytest.mark.parametrize(
+    ("own", "mark", "size", "held", "state"),
+    [
+        (FileState.ONLINE, Mark.WATCH, 0, 0, FileState.ONLINE),
+        (FileState.REAL, Mark.WATCH, 0, 0, FileState.REAL),
+        (FileState.ONLINE, Mark.KEEP, 9, 0, FileState.ONLINE),
+        (FileState.REAL, Mark.WATCH, 9, 0, FileState.ONLINE),
+        (FileState.ONLINE, Mark.KEEP, 9, 8, FileState.PARTIAL),
+        (FileState.ONLINE, Mark.WATCH, 9, 9, FileState.CACHED),
+        (FileState.ONLINE, Mark.KEEP, 9, 9, FileState.KEPT),
+        (FileState.REAL, Mark.OWN, 9, 9, FileState.REAL),
+    ],
+)
+def test_a_directory_has_the_state_of_what_is_in_it(
+    own: FileState, mark: Mark, size: int, held: int, state: FileState
+) -> None:
+    assert state_with_contents(own, mark, size, held) is state

@@ -7,7 +7,9 @@ import pytest
 from blake3 import blake3
 
 from core.api import ArenaPath
+from core.displaced import Why
 from core.errors import PathNotFoundError, PathReadOnlyError
+from core.events import AnyEvent, FilesChanged
 from core.trashrows import Reason
 from core.types import Mark, RelPath
 from tests.core.engines import Host, linked, until
@@ -152,28 +154,31 @@ async def test_a_file_that_a_crash_left_displaced_is_found_in_the_trash(tmp_path
         assert anna.real() == {b"gone.txt": b"still wanted", b"other.txt": b"here"}
 
 
-async def test_a_deleted_file_that_a_program_writes_to_goes_to_the_trash_with_what_it_wrote_last(
+async def test_what_was_replaced_goes_to_the_trash_though_churten_is_stopped_before_it_is_there(
     tmp_path: Path,
 ) -> None:
     anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
-    path = anna.write("log", b"first line\n")
+    path = anna.write("f", b"old")
+
+    def stop_churten(event: AnyEvent) -> None:
+        if isinstance(event, FilesChanged) and event.what == "replaced":
+            bert.running.churten.stop()
+
     async with anna.up(), bert.up(), linked(anna, bert):
         await bert.mark("", Mark.OWN)
-        await until(lambda: bert.real())
-        with (bert.data / "log").open("ab", buffering=0) as writer, (bert.data / "log").open("rb"):
-            path.unlink()
-            await until(lambda: not bert.real())
-            await bert.idle()
-            writer.write(b"second line\n")
-            await bert.arena.take_written()
-            assert await _listed(bert) == [], "it may still change"
-            writer.write(b"third line\n")
-        reader = next(bert.arena.work_path.glob("old-*")).open("rb")
-        with reader:  # who only reads it does no harm
-            await bert.arena.take_written()
-        whole = _hash(b"first line\nsecond line\nthird line\n")
-        assert await _listed(bert) == [(b"log", "deleted", "anna", whole)]
-        assert await bert.arena.blobs.verify(whole)  # type: ignore[arg-type]
+        await until(bert.real)
+        await bert.idle()
+        bert.running.events.tap(stop_churten)
+        path.write_bytes(b"new")
+        await until(lambda: bert.real() == {b"f": b"new"})
+        assert not bert.running.churten.running
+
+        async def in_trash() -> bool:
+            await bert.arena.displaced.settle_waiting()
+            return await _listed(bert) == [(b"f", "replaced", "anna", _hash(b"old"))]
+
+        await until(in_trash)
+        assert not list(bert.arena.work_path.iterdir())
 
 
 async def test_a_deleted_file_with_another_name_is_copied_to_the_trash(tmp_path: Path) -> None:
@@ -199,7 +204,7 @@ async def test_what_a_directory_of_the_trash_holds_is_found_name_by_name(tmp_pat
         for number, path in enumerate([b"a", b"a-b", b"a.b", b"a/x", b"a/y/z", b"b/c", b"\xff"]):
             source = arena.work_path / f"old-unhashed-0-{number}"
             source.write_bytes(path)
-            assert await arena.to_trash(source, RelPath(path), Reason.DELETED, None)
+            assert await arena.displaced.settle(source, RelPath(path), Why(Reason.DELETED))
         trash = arena.cache.trash
         assert list(trash.names_in(b"")) == [
             (b"a", True, True),

@@ -15,7 +15,7 @@ from core.api import ArenaPath
 from core.events import FilesChanged, JobChanged
 from core.types import Holding, Mark, PeerKey
 from core.work import UNCONFIRMED
-from tests.core.engines import Host, linked, until
+from tests.core.engines import Host, linked, until, waits
 
 pytestmark = pytest.mark.trio
 
@@ -56,12 +56,6 @@ async def read(host: Host, path: str) -> bytes:
         return (host.data / path).read_bytes()
     assert shown.hash is not None
     return host.arena.blobs.file_path(shown.hash).read_bytes()  # type: ignore[arg-type]
-
-
-def waits(host: Host, path: str) -> str:
-    """Return the reason why churten does not go on with a path; "" if it does not have to."""
-    node = host.node(path)
-    return next((reason for at, _, reason, _ in host.arena.work.waiting(100) if at == node), "")
 
 
 async def test_a_watched_file_is_unrealized_once_another_host_owns_it(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_an_owned_file_goes_when_the_other_deletes_it(anna: Peer, bert: Peer) ->
     bert.wait_idle()
     source.unlink()
     wait_until(partial(gone, bert.view() / "both.txt"), WAIT_S, "its end on the mount")
-    # The tree shows the deletion at once; to take the real copy away is a job: a program may have it open.
+    # The tree shows the deletion at once; taking the real copy away is a job: a program may have it open.
     wait_until(partial(gone, here), WAIT_S, "the end of the real copy")
 
 

@@ -8,8 +8,6 @@ import random
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.household import (
     WAIT_S,
     ArenaPlan,
@@ -67,7 +65,6 @@ def test_a_file_larger_than_the_cache_is_read_within_bounded_memory_and_disk() -
         assert attribute(shown, "state") in ("online", "partial")
 
 
-@pytest.mark.xfail(strict=False, reason="pyfuse3 logs ENOENT of a release now and then; not traced yet")
 def test_what_is_open_is_read_to_its_end_though_it_was_evicted() -> None:
     with household_of(_OWNER, "bert") as household:
         anna, bert = household.peers
@@ -106,5 +103,5 @@ def test_after_a_kill_a_download_fetches_little_again() -> None:
         wait_until(lambda: attribute(shown, "state") == "kept", 60, "all of it")
         fetched: int = bert.status()["peers"][0]["rx_bytes"]
         assert fetched > size // 10, "it was killed too late to say anything"
-        # What is on disk is recorded every 4 MiB, behind as much that is being flushed.
-        assert fetched - (size - here) <= 8 * MIB + size // 200
+        # What was written counts again, recorded or not, once its blocks were checked; the rest is overhead.
+        assert fetched - (size - here) <= 4 * MIB

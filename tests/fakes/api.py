@@ -396,12 +396,20 @@ class FakeApi:
 
     async def mark_get(self, at: ArenaPath) -> MarkInfo:
         await self._checked("mark_get")
-        return self._mark_info(at)
+        if not self._exists(at) and at not in self.marks:
+            raise PathNotFoundError(f"no path {to_str(at.path)!r} in {at.arena}")
+        return msgspec.structs.replace(self._mark_info(at), exists=self._exists(at))
+
+    def _exists(self, at: ArenaPath) -> bool:
+        arena = self._arena(at.arena)
+        return at.path in arena.files or at.path in arena.names
 
     async def mark_apply(self, changes: Sequence[MarkChange]) -> tuple[MarkChange, ...]:
         await self._checked("mark_apply")
         undo = []
         for change in changes:
+            if change.mark is None and not self._exists(change.at) and change.at not in self.marks:
+                raise PathNotFoundError(f"no path {to_str(change.at.path)!r} in {change.at.arena}")
             self._arena(change.at.arena)
             undo.append(MarkChange(change.at, self.marks.get(change.at)))
         for change in changes:
@@ -416,7 +424,14 @@ class FakeApi:
     async def mark_list(self, arena: str | None = None) -> tuple[MarkRow, ...]:
         await self._checked("mark_list")
         return tuple(
-            MarkRow(at, mark, usage.files, usage.held, 0 if mark == Mark.WATCH else usage.bytes)
+            MarkRow(
+                at,
+                mark,
+                usage.files,
+                usage.held,
+                0 if mark == Mark.WATCH else usage.bytes,
+                exists=self._exists(at),
+            )
             for at, mark in sorted(self.marks.items())
             if arena in (None, at.arena)
             for usage in [self._usage_of(at)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from core.displaced import Why
 from core.errors import PathNotFoundError
 from core.reader import TreeReader
 from core.trashrows import Reason
@@ -30,7 +31,7 @@ def _fill(base: Path, *contents: tuple[bytes, bytes]) -> Host:
                 source.write_bytes(data)
 
                 os.utime(source, ns=(NS + number * 10**9, NS + number * 10**9))
-                assert await arena.to_trash(source, RelPath(path), Reason.REPLACED, None)
+                assert await arena.displaced.settle(source, RelPath(path), Why(Reason.REPLACED))
 
     trio.run(run)
     return host

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from core.errors import StoreError
 from core.loops import TrioThread
 from fuse import mountpoint as points
+from fuse.handles import Handle, Handles
 from fuse.mount import Mount
 from tests.fuse.conftest import MountFactory
 from tests.fuse.store import HostOnDisk, MemoryBackend, errno_of, hash_of
@@ -135,6 +137,31 @@ def test_a_stop_does_not_wait_for_a_hanging_read(
         mounted.stop(5.0)
         assert reader.wait(5) != 0
     assert not points.mounts_at(mounted.mountpoint)
+
+
+def test_an_unmount_while_a_file_is_being_closed_is_nothing_to_warn_of(
+    host: HostOnDisk,
+    backend: MemoryBackend,
+    mounted: Mount,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    releasing, unmounted, pop = threading.Event(), threading.Event(), Handles.pop
+
+    def slowly(handles: Handles, number: int) -> Handle | None:
+        releasing.set()
+        assert unmounted.wait(10)
+        return pop(handles, number)
+
+    monkeypatch.setattr(Handles, "pop", slowly)
+    host.arenas["docs"].real(b"file", b"data")
+    with open(mounted.mountpoint / "docs/file", "rb") as file:
+        assert file.read() == b"data"
+    assert releasing.wait(10)
+    assert points.unmount(mounted.mountpoint)
+    unmounted.set()
+    assert mounted.wait_ended(5)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_an_unmount_by_somebody_else_shows_in_the_health(

@@ -221,7 +221,7 @@ def _left_over(host: Host) -> Iterator[str]:
     for path, _ in files_below(host.workdir / "work"):
         if path.startswith(b"old-") and host.profile.quota is not None:
             continue  # no room in the trash: tried again at the next start
-        if path in {os.fsencode(at.name) for at in host.arena._written_to}:
+        if path in {os.fsencode(at.name) for at in host.arena.displaced.waiting}:
             continue  # a program had it open until a moment ago: looked at every few seconds
         yield f"{path!r} is left in the work directory"
 

@@ -88,7 +88,7 @@ class Guards(trio.abc.Instrument):
                 continue
             cache = host.arena.cache
             for content, _ in victims:
-                for node in cache.cached_by(content):
+                for node in cache.cached.nodes(content):
                     mark = cache.marks.effective(node, cache.tree.parent_and_name(node)[0])
                     if mark is not Mark.WATCH:
                         path = cache.tree.path(node)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
+from app.tui.cells import Text
+from app.tui.rows import entry_row
 from app.tui.tree import Node, Notice, Tree
 from core.api import ArenaPath, Entry
 from core.paths import join
@@ -55,6 +58,12 @@ def opened(directory: Directory) -> Tree:
     tree.set_arenas(["a"])
     tree.expand(tree.roots[0])
     return tree
+
+
+def test_a_conflict_is_what_the_row_of_a_path_says_first() -> None:
+    conflicting = msgspec.structs.replace(entry(b"plan.txt"), state=FileState.ONLY_HERE, conflict=True)
+    row = entry_row(conflicting, Text(()), None, marked=False, progress={})
+    assert "conflict" in str(row.cells[1])
 
 
 def test_only_what_is_looked_at_is_loaded() -> None:
