@@ -17,17 +17,20 @@ from core.types import Holding, Inode, Kind, RelPath, Vector
 from core.versions import merge
 
 
-def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, old: RelPath) -> None:
-    """Follow a peer's rename of ``old`` to a name; before ``entry``, which is at the new path, is written."""
+def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, old: RelPath) -> bool:
+    """Follow a peer's rename of ``old`` to a name; before ``entry``, which is at the new path, is written.
+
+    Says whether content that is cached here went along.
+    """
     node = cache.tree.find(old)
     if node is None:
-        return
+        return False
     if entry.kind == Kind.DIR:
         _move_mark(cache, node, cache.tree.ensure_child(cache.tree.ensure_dir(directory), name))
-        return
+        return False
     local = cache.local_entry(node)
     if not _claims(cache, node, entry) or (local is not None and not _is_same(local, entry)):
-        return
+        return False
     parent = cache.tree.ensure_dir(directory)
     other = cache.tree.ensure_child(parent, name)
     if (
@@ -35,15 +38,16 @@ def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, 
         or node in (parent, *cache.tree.ancestors(parent))
         or other in cache.tree.ancestors(node)
     ):
-        return
+        return False
     there = cache.local_entry(other)
     if there is not None and there.holding != Holding.TOMBSTONE:
-        return
+        return False
     if local is not None and local.holding == Holding.REAL:
         cache.moving.add(node, other)
         cache.mark_dirty([node])
-        return
+        return False
     _go_along(cache, node, other, local, entry)
+    return local is not None and local.holding != Holding.TOMBSTONE
 
 
 def _claims(cache: ArenaCache, node: int, entry: EntryRow) -> bool:

@@ -8,15 +8,15 @@ position, so that nothing is applied twice or lost (spec 4 §Announcing). Engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, NamedTuple
 
 from core.announce import Batch, Group, Phase
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, show_single
-from core.events import ConflictChanged, FileChanged
+from core.events import ConflictChanged, FileChanged, FilesChanged
 from core.following import follow
-from core.paths import join
+from core.paths import join, split
 from core.trashrows import Reason
 from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import advanced, decode, descends, merge
@@ -25,6 +25,12 @@ _log = logging.getLogger("realize.core.remote")
 
 _EVENTS_PER_BATCH = 100
 """LIMIT: changes of single files that are worth an event each; more are one `TreeChanged`."""
+
+_RENAMES_PER_BATCH = 20
+"""LIMIT: renames that are worth an event each in a batch of more than that."""
+
+Renames = dict[bytes, bytes]
+"""Old paths by new ones."""
 
 _INSERT_NODE = (
     "INSERT INTO node (id, parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags)"
@@ -67,11 +73,14 @@ class RemoteEntries:
             listing = batch.phase is not Phase.FOLLOW
             is_first = not cache.position(key)[0]
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
+            renamed: Renames = {}
             for group in batch.groups:
                 if group.renamed_from:
-                    self._follow_renames(peer, group)
+                    renamed |= self._follow_renames(peer, peer_name, group)
+            self._tell_renames(renamed, peer_name, quiet=quiet)
             for group in batch.groups:
                 writer = _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet, listing=listing)
+                writer.told = {"added": renamed.keys(), "removed": set(renamed.values())}
                 if is_first:
                     writer.given_out = self._given_out
                 writer.write()
@@ -83,11 +92,45 @@ class RemoteEntries:
                 )
             changes.touched |= changes.listings
 
-    def _follow_renames(self, peer: int, group: Group) -> None:
+    def _follow_renames(self, peer: int, peer_name: str, group: Group) -> Renames:
         """Let what is held here go along, before the old paths are deleted by other entries of the batch."""
+        renamed: Renames = {}
+        cached: list[tuple[bytes, bytes, bytes]] = []
         for (name, entry), old in zip(entries_of(group, peer), group.renamed_from, strict=True):
             if old and entry.holding == Holding.REAL:
-                follow(self._cache, group.directory, name, entry, RelPath(old))
+                new = join(group.directory, name)
+                renamed[new] = old
+                if follow(self._cache, group.directory, name, entry, RelPath(old)):
+                    cached.append((new, old, entry.hash or b""))
+        if cached:
+            news, olds, contents = zip(*cached, strict=True)
+            self._cache.emit(
+                FilesChanged(
+                    arena=self._cache.name,
+                    what="renamed",
+                    paths=news,
+                    origins=olds,
+                    contents=contents,
+                    befores=contents,
+                    cause="peer",
+                    peer=peer_name,
+                )
+            )
+        return renamed
+
+    def _tell_renames(self, renamed: Renames, peer_name: str, *, quiet: bool) -> None:
+        """Tell what the peer renamed; not what was in a directory that it renamed."""
+        told = []
+        for new, old in renamed.items():
+            (parent, name), (old_parent, old_name) = split(new), split(old)
+            if name != old_name or renamed.get(parent) != old_parent:
+                told.append((new, old))
+        if quiet and len(told) > _RENAMES_PER_BATCH:
+            return
+        for new, old in told:
+            self._cache.emit(
+                FileChanged(arena=self._cache.name, path=new, what="renamed", peer=peer_name, origin=old)
+            )
 
     def _stamp(self, peer: int) -> int:
         row = self._cache.conn.execute("SELECT stamp FROM peer WHERE id = ?", (peer,)).fetchone()
@@ -155,6 +198,8 @@ class _GroupWriter:
         self._listing = listing
         self.given_out: int | None = None
         """The highest counter of ours before this process began; None if the peer was heard before."""
+        self.told: dict[str, Set[bytes]] = {}
+        """Paths of which it was told that they were renamed, instead of what it looks like."""
         self._group = group
         self._parent = cache.tree.ensure_dir(group.directory)
         self._wanted = cache.marks.of_directory(self._parent) is not Mark.WATCH
@@ -340,10 +385,13 @@ class _GroupWriter:
         )
 
     def _event(self, name: bytes, what: str) -> None:
+        path = join(self._group.directory, name)
+        if path in self.told.get(what, ()):
+            return
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,
-                path=join(self._group.directory, name),
+                path=path,
                 what=what,  # type: ignore[arg-type]  # one of the literals, from the calls above
                 peer=self._event_peer,
             )
