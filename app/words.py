@@ -5,9 +5,13 @@ Pure. Shared by the command line and the dashboard.
 
 from __future__ import annotations
 
-from core.api import Entry
+from typing import TYPE_CHECKING
+
 from core.types import FileState
 from core.units import human_bytes as human_bytes
+
+if TYPE_CHECKING:
+    from core.api import Entry
 
 _STATES: dict[FileState, tuple[str, str]] = {
     FileState.ONLINE: ("○", "online"),

@@ -8,8 +8,10 @@ comes in; `core.history` makes them; `core.cache` applies them.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, fields
 
+from core.choice import EntryRow
 from core.types import RelPath
 
 
@@ -53,6 +55,14 @@ class Group:
     targets: list[bytes] = field(default_factory=list)
     renamed_from: list[bytes] = field(default_factory=list)
 
+    def without(self, taken: Container[int]) -> Group:
+        """Return the group without the entries at these positions."""
+        keep = [at for at in range(len(self.names)) if at not in taken]
+        if len(keep) == len(self.names):
+            return self
+        columns = (getattr(self, column.name) for column in fields(self)[1:])
+        return Group(self.directory, *([column[at] for at in keep] if column else [] for column in columns))
+
 
 @dataclass(slots=True)
 class Batch:
@@ -66,3 +76,24 @@ class Batch:
     def count(self) -> int:
         """Return the number of entries."""
         return sum(len(group.names) for group in self.groups)
+
+
+def entries_of(group: Group, peer: int) -> Iterator[tuple[bytes, EntryRow]]:
+    """Yield the names of a group, each with the entry of the peer."""
+    targets = group.targets or [b""] * len(group.names)
+    for name, holding, kind, size, mtime_ns, mode, content, vector, target in zip(
+        group.names,
+        group.holdings,
+        group.kinds,
+        group.sizes,
+        group.mtimes_ns,
+        group.modes,
+        group.hashes,
+        group.vectors,
+        targets,
+        strict=True,
+    ):
+        yield (
+            name,
+            EntryRow(peer, holding, kind, size, mtime_ns, mode, content or None, vector, target or None),
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from core.api import HashingRow
 from core.audit import AuditLog
 from core.blobrows import Area, entries_of
 from core.blobs import BlobStore
-from core.cache import ArenaCache, CachedNode
+from core.cache import ArenaCache
+from core.cached import CachedNode
 from core.choice import Flag
 from core.config import ArenaConfig
+from core.copies import Copies
 from core.db import Connection
 from core.displaced import DisplacedFiles
 from core.errors import StoreError
@@ -31,7 +33,6 @@ from core.events import (
     Evicted,
     FilesChanged,
     HashingProgress,
-    QuotaChanged,
     Warned,
 )
 from core.fetch import Fetcher
@@ -42,17 +43,14 @@ from core.local import LocalEntries
 from core.locks import DirectoryLock
 from core.markfiles import MarkWriter
 from core.paths import display, join
-from core.placing import Identity
-from core.quota import SLACK_BYTES
 from core.remote import RemoteEntries
+from core.room import Room
 from core.trouble import Trouble
-from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
+from core.types import Hash, Holding, Mark, PeerKey
 from core.work import WorkQueue
 
 _log = logging.getLogger("realize.core.arena")
 
-_TELL_BYTES = 1024 * 1024
-_TELL_S = 0.5
 _TELL_PATHS = 5
 
 
@@ -103,12 +101,13 @@ class Arena:
         self.remote = RemoteEntries(self.cache)
         self.announcer = Announcer(self.cache)
         self.work = WorkQueue(self.cache)
+        self.copies = Copies(self.cache)
         self.blobs = BlobStore(
             config.workdir / "blobs",
             self._conn,
             usage=config.disk_usage,
             now_ns=now_ns,
-            may_evict=self._may_evict,
+            may_evict=self.copies.may_evict,
             evicted=self._on_evicted,
         )
         self.audit = AuditLog(config.workdir / "audit", config.name)
@@ -116,12 +115,7 @@ class Arena:
         self.blobs.on_verified = self._on_verified
         self.mark_writer = MarkWriter(self)
         self._wanted_by: dict[Hash, set[int]] = {}
-        self._over_quota = False
-        self._room_needed = 0
-        self.on_room: Callable[[], None] = lambda: None
-        """Called when there may be room for what waited for it (`no_room`)."""
-        self._quota_changed = trio.Event()
-        self.blobs.quota.on_use = lambda: self._quota_changed.set()
+        self.room = Room(self)
         self.giving_up = GivingUp()
         self.lender = Lender(self, self_key)
         self.in_transit: dict[Hash, Path] = {}
@@ -210,7 +204,7 @@ class Arena:
             self.trouble.found(error)
             return
         self.trouble.over()
-        await self.relieve()
+        await self.room.relieve()
 
     @property
     def copies_elsewhere(self) -> int:
@@ -231,7 +225,7 @@ class Arena:
             if self.index is not None:
                 nursery.start_soon(self.index.run)
                 nursery.start_soon(self.mark_writer.run)
-            nursery.start_soon(self._tell_quota)
+            nursery.start_soon(self.room.run)
             nursery.start_soon(self.displaced.run)
             task_status.started()
             await trio.sleep_forever()
@@ -264,7 +258,7 @@ class Arena:
     def record_cached(self, nodes: Sequence[int]) -> None:
         """Record that the shown content of these nodes is whole and verified in the blob store."""
         with self.cache.write():
-            cached = self.cache.set_cached(nodes)
+            cached = self.cache.cached.add(nodes)
             marks = self.cache.marks
             kept = [item.hash for item in cached if marks.effective(item.node, item.parent) is not Mark.WATCH]
             self.blobs.set_area(kept, Area.PROTECTED)
@@ -309,7 +303,7 @@ class Arena:
                 "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL", (content,)
             ).fetchall()
             text = ", ".join(display(self.cache.tree.path(node)) for (node,) in nodes)
-            last = "" if self._may_evict(content) else " (no other peer is known to hold it)"
+            last = "" if self.copies.may_evict(content) else " (no other peer is known to hold it)"
             paths.append(f"{text or content.hex()[:16]}{last}")
         more = f" and {len(paths) - _TELL_PATHS} more" if len(paths) > _TELL_PATHS else ""
         text = (
@@ -323,7 +317,7 @@ class Arena:
 
     def no_longer_needed(self, content: Hash) -> None:
         """A content is a real file now: unless its blob is cached as well, it is the first to go."""
-        if not self.cache.is_cached(content, 0):
+        if not self.cache.cached.has(content, 0):
             self.cache.trash.put_aside(content)
 
     async def _forget_lost_blobs(self) -> None:
@@ -336,25 +330,11 @@ class Arena:
             (int(Holding.CACHED),),
         ).fetchall()
         for (content,) in rows:
-            nodes = self.cache.drop_cached(content)
+            nodes = self.cache.cached.drop(content)
             with self.cache.write():
                 self.cache.mark_dirty(nodes)
         self.cache.trash.forget_lost()
         await trio.lowlevel.checkpoint()
-
-    def _may_evict(self, content: Hash) -> bool:
-        """Say whether a blob may be evicted: never where no other peer said that it holds it durably.
-
-        That peer need not be asked: if it has given its copy up since, another confirmed one (`core.leases`).
-        What peers merely have in their caches proves nothing: they may be evicting it at this moment.
-        """
-        row: Any = self._conn.execute(
-            "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
-            " AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0 AND o.hash = e.hash"
-            " AND o.holding IN (1, 4)) LIMIT 1",
-            (content, int(Holding.CACHED)),
-        ).fetchone()
-        return row is None
 
     def _on_evicted(self, victims: Sequence[tuple[Hash, int]]) -> None:
         with self.cache.write():
@@ -362,7 +342,7 @@ class Arena:
                 reason = "room was needed for other content"
                 for path in self.cache.trash.paths_of(content):
                     self._tell_evicted(path, content, freed, f"{reason}; it was in the trash")
-                for node in self.cache.drop_cached(content):
+                for node in self.cache.cached.drop(content):
                     self._tell_evicted(self.cache.tree.path(node), content, freed, reason)
             self.cache.trash.forget(content for content, _ in victims)
 
@@ -370,42 +350,6 @@ class Arena:
         self.cache.emit(
             Evicted(arena=self.name, path=path, bytes_freed=freed, reason=reason, content=content)
         )
-
-    async def relieve(self) -> None:
-        """Evict what is over the quota because others fill the disk; warn once if that is not enough."""
-        try:
-            over = await self.blobs.relieve()
-        except StoreError as error:
-            _log.warning("%s: content could not be evicted: %s", self.name, error)
-            return
-        if over and not self._over_quota:
-            self.warn(
-                f"the cache uses {over} bytes more than it may, and nothing more can be evicted",
-                "free space on that disk, raise `disk_usage`, or unmark something",
-            )
-        self._over_quota = bool(over)
-        if self._room_needed and not self.blobs.quota.shortage(self._room_needed):
-            self.room_made()
-
-    def no_room(self, size: int, reason: str) -> None:
-        """Note that a job waits for room for ``size`` bytes; warns when it is the first."""
-        need = self.blobs.quota.blocks(size) + SLACK_BYTES
-        if not self._room_needed:
-            self.warn(
-                f"{reason}; what is marked waits for room", "raise `disk_usage`, free space, or mark less"
-            )
-        self._room_needed = min(need, self._room_needed or need)
-
-    @property
-    def waiting_for_room(self) -> int:
-        """How many paths wait for room in the cache."""
-        return self.work.waiting_for_room() if self._room_needed else 0
-
-    def room_made(self) -> None:
-        """Let what waits for room try again."""
-        if self._room_needed:
-            self._room_needed = 0
-            self.on_room()
 
     def release_unwanted(self) -> None:
         """Let go of protected blobs that nothing is held by and that no job is about."""
@@ -422,30 +366,6 @@ class Arena:
         }
         self.blobs.unprotect([Hash(content) for (content,) in rows if content not in wanted])
 
-    async def _tell_quota(self) -> None:
-        """Tell of the use of the cache when it changed noticeably, and at most twice a second."""
-        quota = self.blobs.quota
-        told = -1
-        while True:
-            limit = quota.max_bytes
-            least = max(_TELL_BYTES, (limit or 0) // 100)
-            if abs(quota.disk_bytes - told) >= least or told < 0:
-                told = quota.disk_bytes
-                self.events.emit(QuotaChanged(arena=self.name, used=told, max=limit))
-            self._quota_changed = trio.Event()
-            await self._quota_changed.wait()
-            await trio.sleep(_TELL_S)
-
-    def real_files(self, content: Hash) -> Iterator[tuple[RelPath, Identity]]:
-        """Yield the real files that are indexed with a content; not those known to be damaged."""
-        rows: list[Any] = self._conn.execute(
-            "SELECT e.size, e.mtime_ns, e.ino, n.parent, n.name FROM entry e JOIN node n ON n.id = e.node"
-            " WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ? AND n.flags & ? = 0",
-            (content, int(Holding.REAL), int(Flag.DAMAGED)),
-        ).fetchall()
-        for size, mtime_ns, ino, parent, name in rows:
-            yield join(self.cache.tree.directory_path(parent), name), Identity(size, mtime_ns, ino)
-
     def can_copy(self, content: Hash, size: int, self_key: PeerKey) -> bool:
         """Say whether a real file is indexed with a content, and what is read of it can be checked."""
         if self.datadir is None or self.offline or self.fetcher.book.is_wrong(content, self_key):
@@ -456,39 +376,6 @@ class Arena:
             (content, int(Holding.REAL), int(Flag.UNREADABLE | Flag.DAMAGED)),
         ).fetchone()
         return row is not None and (not entries_of(size) or self.blobs.get_blocks(content) is not None)
-
-    def real_version(self, path: RelPath, vector: Vector) -> Identity | None:
-        """Return how the real file of that very version is recognised; None if it is not held."""
-        node = self.cache.tree.find(path)
-        row: Any = (
-            node
-            and self._conn.execute(
-                "SELECT size, mtime_ns, ino FROM entry"
-                " WHERE node = ? AND peer = 0 AND holding = ? AND kind = ? AND vector = ?",
-                (node, int(Holding.REAL), int(Kind.FILE), vector),
-            ).fetchone()
-        )
-        return Identity(*row) if row else None
-
-    def holder_keys(
-        self, node: int, content: bytes | None, holdings: Sequence[Holding] = HELD
-    ) -> list[PeerKey]:
-        """Return the peers that announced a content for a node, held in one of these ways."""
-        rows: list[Any] = self._conn.execute(
-            "SELECT p.key, e.holding FROM entry e JOIN peer p ON p.id = e.peer"
-            " WHERE e.node = ? AND e.peer > 0 AND e.hash IS ?",
-            (node, content),
-        ).fetchall()
-        return [PeerKey(key) for key, holding in rows if holding in holdings]
-
-    def version_keys(self, node: int, vector: Vector) -> list[PeerKey]:
-        """Return the peers that announced a real file of that very version for a node."""
-        rows: list[Any] = self._conn.execute(
-            "SELECT p.key FROM entry e JOIN peer p ON p.id = e.peer"
-            " WHERE e.node = ? AND e.peer > 0 AND e.vector = ? AND e.holding = 1",
-            (node, vector),
-        ).fetchall()
-        return [PeerKey(key) for (key,) in rows]
 
     async def aclose(self) -> None:
         """Flush and close; the lock is released last."""

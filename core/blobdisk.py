@@ -13,10 +13,12 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from core.byteranges import ByteRanges
 from core.errors import NoSpaceError, StoreError
 
 Buffer = bytes | bytearray | memoryview
@@ -105,6 +107,10 @@ class Disk(Protocol):
 
     def punch(self, fd: int, start: int, end: int) -> None:
         """Give the blocks of ``[start, end)`` back; the bytes read as zeros then."""
+        ...
+
+    def written(self, fd: int, size: int) -> ByteRanges:
+        """Return what of the first ``size`` bytes was ever written, as far as the filesystem knows."""
         ...
 
     def unlink(self, dir_fd: int, name: str) -> None:
@@ -244,6 +250,17 @@ class LocalDisk:
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code))
 
+    def written(self, fd: int, size: int) -> ByteRanges:
+        """See `Disk`; where holes are not told apart, it is all of the file."""
+        ranges: list[tuple[int, int]] = []
+        with _translated("cannot look for what was written"):
+            at = 0
+            while at < size and (at := _seek_data(fd, at)) < size:
+                end = os.lseek(fd, at, os.SEEK_HOLE)
+                ranges.append((at, min(end, size)))
+                at = end
+        return ByteRanges(ranges)
+
     def unlink(self, dir_fd: int, name: str) -> None:
         """See `Disk`."""
         with _translated(f"cannot remove {name}"), contextlib.suppress(FileNotFoundError):
@@ -279,6 +296,15 @@ def _write_rest(fd: int, data: Buffer, done: int) -> None:
     view = memoryview(data)
     while done < len(view):
         done += os.write(fd, view[done:])
+
+
+def _seek_data(fd: int, at: int) -> int:
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return sys.maxsize  # nothing but a hole up to the end
 
 
 def _facts(result: os.stat_result) -> FileFacts:

@@ -13,8 +13,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
+from core.cached import CachedContent
 from core.changes import Changes
 from core.choice import (
     IMPLICIT_MODE,
@@ -36,31 +37,12 @@ from core.inodes import ArenaInodes
 from core.marks import Marks
 from core.moving import MovingRows
 from core.paths import join
-from core.trashrows import Reason, TrashRows
+from core.trashrows import TrashRows
 from core.tree import NO_PARENT, Tree
-from core.types import Hash, Holding, Inode, Kind, Mark, PeerKey, Vector
+from core.types import Holding, Inode, Kind, Mark, PeerKey, Vector
 from core.versions import EMPTY, decode, encode, merge
 
 _log = logging.getLogger("realize.core.cache")
-
-_TO_CACHE = (
-    "SELECT n.parent, n.name, n.kind, n.size, n.mtime_ns, n.mode, n.hash, n.vector, e.holding, e.vector"
-    " FROM node n LEFT JOIN entry e ON e.node = n.id AND e.peer = 0"
-    " WHERE n.id = ? AND n.kind = 1 AND n.hash IS NOT NULL AND n.local = 0 AND e.holding IS NOT 1"
-)
-_INSERT_CACHED = (
-    "INSERT OR REPLACE INTO entry (node, peer, holding, kind, size, mtime_ns, mode, hash, vector, target,"
-    " ino, stamp) VALUES (?, 0, 2, ?, ?, ?, ?, ?, ?, NULL, 0, 0)"
-)
-
-
-class CachedNode(NamedTuple):
-    """A file whose content has become cached here."""
-
-    node: int
-    parent: int
-    name: bytes
-    hash: Hash
 
 
 class ArenaCache:
@@ -94,6 +76,7 @@ class ArenaCache:
             inodes.save()
         self.marks = Marks(conn, self.tree, default_mark)
         self.moving = MovingRows(conn)
+        self.cached = CachedContent(self)
         self._peer_ids = self._load_peers()
         row = conn.execute("SELECT coalesce(max(counter), 0) FROM dirty").fetchone()
         self._counter = int(row[0]) if row else 0
@@ -269,7 +252,15 @@ class ArenaCache:
             if entry.holding == Holding.TOMBSTONE:
                 self.departed.add([node])
 
+    def end_move(self, node: int) -> None:
+        """Decide anew about a real file that was to be renamed as a peer did, and about its new path."""
+        target = self.moving.target(node)
+        if target is not None:
+            self.moving.remove(node)
+            self.mark_dirty([node, target])
+
     def _local_changed(self, node: int, *, real: bool) -> None:
+        self.end_move(node)
         if real:
             self.marks.became_real(node)
         else:
@@ -360,6 +351,8 @@ class ArenaCache:
             return
         if after.kind == Kind.NONE and before.kind != Kind.NONE:
             self.departed.add([node])
+        elif after.kind != Kind.NONE and before.kind == Kind.NONE:
+            self.end_move(node)  # there is something at its old path again
         self.conn.execute(
             "UPDATE node SET kind = ?, size = ?, mtime_ns = ?, mode = ?, hash = ?, vector = ?, target = ?,"
             " local = ?, flags = ? WHERE id = ?",
@@ -410,6 +403,14 @@ class ArenaCache:
     def show_directory(self, node: int) -> None:
         """Make a directory visible, with those above it, because something in it is; inside `write`."""
         self._parent_visibility(node, appeared=True)
+
+    def show_or_hide(self, directory: int) -> None:
+        """Show a directory, or not any more, after something came into it or left it; inside `write`."""
+        self._parent_visibility(directory, appeared=self._has_visible_child(directory))
+
+    def hide_directory(self, node: int) -> None:
+        """Show a directory no more from which things went, if nothing else keeps it; inside `write`."""
+        self._parent_visibility(node, appeared=False)
 
     def _parent_visibility(self, parent: int, *, appeared: bool) -> None:
         if parent in (NO_PARENT, self.root):
@@ -466,95 +467,6 @@ class ArenaCache:
         return {row[0] for row in rows}
 
     # -- what this host holds
-
-    def set_cached(self, nodes: Iterable[int]) -> list[CachedNode]:
-        """Record that the shown content of these nodes is held whole and verified as a blob.
-
-        Returns those of which it was not known yet. What is real here stays so until it is replaced.
-        """
-        done: list[CachedNode] = []
-        entries: list[tuple[object, ...]] = []
-        deleted: list[int] = []
-        with self.write() as changes:
-            for node in nodes:
-                row: Any = self.conn.execute(_TO_CACHE, (node,)).fetchone()
-                if row is None:
-                    continue
-                parent, name, kind, size, mtime_ns, mode, content, vector, holding, own_vector = row
-                if holding == Holding.TOMBSTONE:
-                    vector = merge((vector, own_vector))
-                    deleted.append(node)
-                entries.append((node, kind, size, mtime_ns, mode, content, vector))
-                done.append(CachedNode(node, parent, name, content))
-                self.history.append(node, Op.AVAILABLE)
-                changes.nodes.add(node)
-                changes.touched.add(parent)
-            self.conn.executemany(_INSERT_CACHED, entries)
-            self.conn.executemany("UPDATE node SET local = 2 WHERE id = ?", [(item.node,) for item in done])
-            for node in deleted:
-                self.refresh(node)
-        return done
-
-    def is_cached(self, content: bytes, besides: int) -> bool:
-        """Say whether a node other than ``besides`` is cached by the blob of a content."""
-        row = self.conn.execute(
-            "SELECT 1 FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL AND holding = ?"
-            " AND node <> ? LIMIT 1",
-            (content, int(Holding.CACHED), besides),
-        ).fetchone()
-        return row is not None
-
-    def cached_by(self, content: bytes) -> list[int]:
-        """Return the nodes that are cached by the blob of a content."""
-        return [
-            row[0]
-            for row in self.conn.execute(
-                "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL AND holding = ?",
-                (content, int(Holding.CACHED)),
-            )
-        ]
-
-    def drop_cached(self, content: bytes) -> list[int]:
-        """Record that the blob of a content is gone; returns the nodes that were cached by it."""
-        with self.write():
-            nodes = [
-                row[0]
-                for row in self.conn.execute(
-                    "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND holding = ?",
-                    (content, int(Holding.CACHED)),
-                )
-            ]
-            for node in nodes:
-                self.remove_entry(node, LOCAL_PEER)
-                self.history.append(node, Op.DROP)
-                self.refresh(node)
-                self.changes.touched.add(self.tree.parent_and_name(node)[0])
-        return nodes
-
-    def trash_cached(self, node: int, by: PeerKey | None, why: Reason) -> None:
-        """Give up the cached copy of a version that is outdated now: its content goes to the trash.
-
-        Inside `write`, after `refresh`. ``by`` is whose change outdated it.
-        """
-        entry = self.local_entry(node)
-        if entry is None or entry.holding != Holding.CACHED or entry.hash is None:
-            return
-        content = Hash(entry.hash)
-        self.remove_entry(node, LOCAL_PEER)
-        self.history.append(node, Op.DROP)
-        if not self.is_cached(content, node):
-            self.trash.put_aside(content)
-        self.trash.put(
-            self.tree.path(node),
-            content,
-            entry.size,
-            mtime_ns=entry.mtime_ns,
-            mode=entry.mode,
-            at_ns=time.time_ns(),
-            why=why,
-            by=by,
-        )
-        self.refresh(node)
 
     def set_real(self, node: int, entry: EntryRow, ino: int) -> None:
         """Record that a version became a real file, directory or link in the datadir; keeps its vector."""

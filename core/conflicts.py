@@ -210,7 +210,7 @@ class Resolver:
                 continue
             with cache.write():
                 vector = self._vector(node)
-                cache.trash_cached(node, cause.by, cause.why)
+                cache.cached.give_up(node, cause.by, cause.why)
                 cache.put_tombstone(node, vector)
 
     def _confirm(self) -> None:
@@ -228,7 +228,7 @@ class Resolver:
             return
         with cache.write():
             vector = self._vector(node)
-            cache.trash_cached(node, cause.by, cause.why)
+            cache.cached.give_up(node, cause.by, cause.why)
             cache.put_tombstone(node, vector)
 
     async def _take(self, one: Alternative) -> None:
@@ -246,7 +246,7 @@ class Resolver:
             return
         with cache.write():
             vector = self._vector(self._node)
-            cache.trash_cached(self._node, cache.self_key, Reason.REPLACED)
+            cache.cached.give_up(self._node, cache.self_key, Reason.REPLACED)
             entry = meta._replace(peer=LOCAL_PEER, holding=int(Holding.CACHED), vector=vector)
             cache.put_entry(self._node, entry)
             cache.history.append(self._node, Op.AVAILABLE)

@@ -264,7 +264,7 @@ class Engine:
         links = self.subscriptions.links
         return [
             links[key]
-            for key in arena.holder_keys(node, content)
+            for key in arena.copies.holder_keys(node, content)
             if key in links and arena.name in links[key].arenas
         ]
 
@@ -279,7 +279,7 @@ class Engine:
         links = self.subscriptions.links
         return [
             links[key]
-            for key in arena.holder_keys(node, content, DURABLE)
+            for key in arena.copies.holder_keys(node, content, DURABLE)
             if key in links and arena.name in links[key].arenas
         ]
 
@@ -288,7 +288,7 @@ class Engine:
         links = self.subscriptions.links
         return [
             links[key]
-            for key in arena.version_keys(node, vector)
+            for key in arena.copies.version_keys(node, vector)
             if key in links and arena.name in links[key].arenas
         ]
 

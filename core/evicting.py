@@ -68,7 +68,7 @@ def _refusal(arena: Arena, node: int) -> EvictStep | None:
     mark = cache.marks.effective(node, cache.tree.parent_and_name(node)[0])
     if mark is not Mark.WATCH:
         return _marked(arena, node, node, mark)
-    for other in cache.cached_by(cache.shown(node).hash or b""):
+    for other in cache.cached.nodes(cache.shown(node).hash or b""):
         mark = cache.marks.effective(other, cache.tree.parent_and_name(other)[0])
         if mark is not Mark.WATCH:
             return _marked(arena, node, other, mark)
@@ -92,7 +92,7 @@ def _quoted(arena: Arena, node: int) -> str:
 
 async def _evict(engine: Engine, arena: Arena, wanted: dict[int, Hash]) -> AsyncGenerator[EvictStep, None]:
     cache = arena.cache
-    cached = {content: cache.cached_by(content) for content in wanted.values()}
+    cached = {content: cache.cached.nodes(content) for content in wanted.values()}
     all_of_it = {node: content for content, nodes in cached.items() for node in nodes}
     with arena.giving_up.asking(list(all_of_it)) as mine:
         asked = [Wanted(node, cache.tree.path(node), all_of_it[node]) for node in mine]
@@ -102,7 +102,7 @@ async def _evict(engine: Engine, arena: Arena, wanted: dict[int, Hash]) -> Async
         sure = arena.giving_up.decide([node for node, count in confirmed.items() if count])
         for node, content in wanted.items():
             # RACE: what became cached by it meanwhile was not asked about; what is no more is in the trash.
-            stays = node not in sure or not sure.issuperset(cache.cached_by(content))
+            stays = node not in sure or not sure.issuperset(cache.cached.nodes(content))
             if stays and arena.blobs.held(content):
                 yield EvictStep(
                     _at(arena, node),
@@ -122,7 +122,7 @@ async def _give_up(arena: Arena, node: int, content: Hash) -> int:
     if local is not None and local.peer == LOCAL_PEER and local.holding == Holding.REAL:
         return 0  # RACE: it became real while the peers were asked
     freed = await arena.blobs.remove([content])
-    cache.drop_cached(content)
+    cache.cached.drop(content)
     with cache.write() as changes:
         changes.nodes.add(node)
         changes.touched.add(cache.tree.parent_and_name(node)[0])

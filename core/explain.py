@@ -157,7 +157,7 @@ def _stays(engine: Engine, arena: Arena, node: int, mark: Mark) -> str:
         return ""
     if shown.local == Holding.REAL and shown.flags & (Flag.CONFLICT | Flag.UNREADABLE | Flag.DAMAGED):
         return ""
-    keys = arena.holder_keys(node, shown.hash, DURABLE)
+    keys = arena.copies.holder_keys(node, shown.hash, DURABLE)
     needed = arena.copies_elsewhere
     if len(keys) >= needed:
         return ""

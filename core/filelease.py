@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import signal
+from contextlib import ExitStack
+
+from core.disk import READ_FLAGS
 
 _F_SETLEASE, _F_GETLEASE, _F_SETSIG = 1024, 1025, 10
 """linux/fcntl.h; Python's module has the first two only where its C library does."""
@@ -48,3 +52,29 @@ def kept(fd: int, kind: int) -> bool:
 def give_back(fd: int) -> None:
     """End a lease before the descriptor is closed."""
     fcntl.fcntl(fd, _F_SETLEASE, fcntl.F_UNLCK)
+
+
+class Writers:
+    """Whether a program has a file open for writing, or opens it so while this is asked (a lease)."""
+
+    def __init__(self, at: int, name: bytes, stack: ExitStack) -> None:
+        """Look at ``name`` of the open directory ``at``; ``stack`` ends the lease."""
+        self._fd = -1
+        self.there = False
+        try:
+            self._fd = os.open(name, READ_FLAGS, dir_fd=at)
+        except BlockingIOError:
+            self.there = True  # somebody else has a lease on it
+            return
+        except OSError:
+            return  # not there, a link, or not ours to read: what it is, is looked at by the caller
+        stack.callback(os.close, self._fd)
+        try:
+            self.there = not lease(self._fd, UNWRITTEN)
+        except OSError:
+            # LIMIT: no regular file, or a filesystem that cannot tell.
+            self._fd = -1
+
+    def came(self) -> bool:
+        """Say whether a program has opened it for writing since; it waits until the lease ends."""
+        return self._fd >= 0 and not kept(self._fd, UNWRITTEN)

@@ -17,20 +17,17 @@ from core.types import Holding, Inode, Kind, RelPath, Vector
 from core.versions import merge
 
 
-def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, old: RelPath) -> bool:
-    """Follow a peer's rename of ``old`` to a name; before ``entry``, which is at the new path, is written.
-
-    Says whether content that is cached here went along.
-    """
+def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, old: RelPath) -> None:
+    """Follow a peer's rename of ``old`` to a name; before ``entry``, which is at the new path, is written."""
     node = cache.tree.find(old)
     if node is None:
-        return False
+        return
     if entry.kind == Kind.DIR:
         _move_mark(cache, node, cache.tree.ensure_child(cache.tree.ensure_dir(directory), name))
-        return False
+        return
     local = cache.local_entry(node)
     if not _claims(cache, node, entry) or (local is not None and not _is_same(local, entry)):
-        return False
+        return
     parent = cache.tree.ensure_dir(directory)
     other = cache.tree.ensure_child(parent, name)
     if (
@@ -38,16 +35,18 @@ def follow(cache: ArenaCache, directory: RelPath, name: bytes, entry: EntryRow, 
         or node in (parent, *cache.tree.ancestors(parent))
         or other in cache.tree.ancestors(node)
     ):
-        return False
+        return
     there = cache.local_entry(other)
     if there is not None and there.holding != Holding.TOMBSTONE:
-        return False
+        return
     if local is not None and local.holding == Holding.REAL:
+        cache.end_move(node)
+        if (another := cache.moving.source(other)) is not None:
+            cache.end_move(another)
         cache.moving.add(node, other)
         cache.mark_dirty([node])
-        return False
+        return
     _go_along(cache, node, other, local, entry)
-    return local is not None and local.holding != Holding.TOMBSTONE
 
 
 def _claims(cache: ArenaCache, node: int, entry: EntryRow) -> bool:
@@ -80,6 +79,7 @@ def _move_mark(cache: ArenaCache, node: int, other: int) -> None:
 def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | None, entry: EntryRow) -> None:
     """Bring a node that is not real here, with its cached copy and its mark, to the new path."""
     left = cache.local_entry(other)
+    places = [cache.tree.parent_and_name(one)[0] for one in (node, other)]
     exchange(cache, node, other)
     move_marks(cache, node, other)
     if left is not None:  # a deletion of ours at the new path: it stays known there
@@ -100,6 +100,8 @@ def _go_along(cache: ArenaCache, node: Inode, other: Inode, local: EntryRow | No
             cache.history.append(other, Op.DROP)
     cache.refresh(node)
     cache.refresh(other)
+    for place in places:
+        cache.show_or_hide(place)
     cache.mark_dirty([node])
 
 
@@ -127,13 +129,13 @@ def moved(cache: ArenaCache, node: int, other: int, ino: int) -> None:
         raise KeyError(node)
     old = cache.tree.path(node)
     old_parent = cache.tree.parent_and_name(node)[0]
+    cache.moving.remove(node)
     exchange(cache, node, other)
     move_marks(cache, node, other)
     vectors = [Vector(shown.vector), *([Vector(left.vector)] if left is not None else [])]
     entry = local._replace(mtime_ns=shown.mtime_ns, mode=shown.mode, vector=merge(vectors))
     cache.put_entry(node, entry, ino=ino)
     cache.put_entry(other, tombstone(merge((Vector(local.vector), Vector(gone.vector)))))
-    cache.moving.remove(node)
     cache.history.append(node, Op.RENAME, old)
     cache.refresh(node)
     cache.refresh(other)

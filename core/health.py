@@ -23,7 +23,7 @@ def _of(arena: Arena) -> Iterator[str]:
             f"{arena.index.held_files} deletions are held; if they are yours:"
             f" `realize arena confirm-deletes {arena.name}`, else put the files back"
         )
-    waiting = arena.waiting_for_room
+    waiting = arena.room.waiting
     if waiting:
         yield (
             f"the cache is full, {waiting} path{' waits' if waiting == 1 else 's wait'} for room;"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from core.db import Connection
@@ -19,6 +20,8 @@ KEEP_ENTRIES = 200_000
 """LIMIT: entries beyond the newest so many are trimmed (spec 4 §History)."""
 _TRIM_ENTRIES = 5000
 """LIMIT: entries that go in one transaction: about 5 ms."""
+_LOOK_THROUGH = 10_000
+"""LIMIT: entries that are searched for nodes: about 2 ms."""
 
 
 class Op(enum.IntEnum):
@@ -95,6 +98,16 @@ class History:
     def has_any(self) -> bool:
         """Say whether there may be a peer who is still to be told of a change."""
         return bool(self._pending) or self.first() <= self.last
+
+    def tells_of(self, nodes: Iterable[int]) -> set[int]:
+        """Return those of these nodes of which there may be a peer who is still to be told something."""
+        if not self.has_any():
+            return set()
+        if self.last - self.first() >= _LOOK_THROUGH:
+            return set(nodes)
+        told: set[int] = {row[0] for row in self._conn.execute("SELECT DISTINCT node FROM history")}
+        told.update(node for node, _, _ in self._pending)
+        return told.intersection(nodes)
 
     def can_follow(self, uuid: bytes, seq: int) -> bool:
         """Say whether everything after ``seq`` of history ``uuid`` is still known."""

@@ -84,6 +84,16 @@ class LocalEntries:
         ).fetchone()
         return int(row[0])
 
+    def left_behind(self) -> list[RelPath]:
+        """See `LocalStore.left_behind`."""
+        # The directory first (`CROSS JOIN`): few are deleted, and many files are real.
+        rows: list[Any] = self._cache.conn.execute(
+            "SELECT n.id FROM entry d CROSS JOIN node n ON n.parent = d.node"
+            " JOIN entry e ON e.node = n.id AND e.peer = 0 AND e.holding = 1"
+            " WHERE d.peer = 0 AND d.holding = 0"
+        ).fetchall()
+        return [self._cache.tree.path(node) for (node,) in rows]
+
     def unhashed(self, after: bytes | None, limit: int) -> list[Unhashed]:
         """See `LocalStore.unhashed`; the cursor is the node."""
         start = int.from_bytes(after, "big") if after else 0
@@ -229,7 +239,7 @@ class LocalEntries:
         # A directory that comes back, with a file in it say, is no conflict with its deletion.
         vector = cache.next_vector(node, over_deletions=item.kind == Kind.DIR)
         if row is not None and row[0] == Holding.CACHED and content != row[5]:
-            cache.trash_cached(node, cache.self_key, Reason.REPLACED)
+            cache.cached.give_up(node, cache.self_key, Reason.REPLACED)
         entry = EntryRow(
             LOCAL_PEER,
             int(Holding.REAL),

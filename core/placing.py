@@ -16,8 +16,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core import filelease, markattr
-from core.disk import DIR_FLAGS, READ_FLAGS, open_beneath
+from core import markattr
+from core.disk import DIR_FLAGS, open_beneath
+from core.filelease import Writers
 from core.paths import split
 from core.types import Kind, RelPath
 
@@ -108,32 +109,6 @@ def _rename(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> N
         raise OSError(code, os.strerror(code), new)
 
 
-class _Writers:
-    """Whether a program has a file open for writing, or opens it so while this is asked (a lease)."""
-
-    def __init__(self, at: int, name: bytes, stack: ExitStack) -> None:
-        """Look at ``name`` of the open directory ``at``; ``stack`` ends the lease."""
-        self._fd = -1
-        self.there = False
-        try:
-            self._fd = os.open(name, READ_FLAGS, dir_fd=at)
-        except BlockingIOError:
-            self.there = True  # somebody else has a lease on it
-            return
-        except OSError:
-            return  # not there, a link, or not ours to read: what it is, is looked at by the caller
-        stack.callback(os.close, self._fd)
-        try:
-            self.there = not filelease.lease(self._fd, filelease.UNWRITTEN)
-        except OSError:
-            # LIMIT: no regular file, or a filesystem that cannot tell.
-            self._fd = -1
-
-    def came(self) -> bool:
-        """Say whether a program has opened it for writing since; it waits until the lease ends."""
-        return self._fd >= 0 and not filelease.kept(self._fd, filelease.UNWRITTEN)
-
-
 class Directories:
     """Open descriptors of the directories of a batch; missing ones are made."""
 
@@ -192,7 +167,7 @@ def place(datadir: Path, placements: Sequence[Placement], *, ino: int | None = N
 def _guarded(directories: Directories, placement: Placement) -> Placed:
     parent, name = split(placement.path)
     try:
-        at = directories.open(parent)
+        at = directories.open(parent, make=placement.kind is not Kind.NONE)
         match placement.kind:
             case Kind.FILE:
                 return _place_file(at, name, placement)
@@ -202,6 +177,9 @@ def _guarded(directories: Directories, placement: Placement) -> Placed:
                 return _place_link(at, name, placement)
             case _:
                 return _take_out(at, name, placement)
+    except FileNotFoundError as error:
+        # What is to be deleted went with its directory.
+        return Placed() if placement.kind is Kind.NONE else Placed(error=error)
     except OSError as error:
         return Placed(error=error)
 
@@ -234,14 +212,14 @@ def _swap_in(at: int, name: bytes, placement: Placement, source: bytes) -> Place
             return Placed(changed=True)
         return Placed(ino=ino)
     with ExitStack() as stack:
-        writers = _Writers(at, name, stack)
+        writers = Writers(at, name, stack)
         if writers.there:
             return Placed(written=True)
         return _exchange(at, name, placement, source, ino, writers)
 
 
 def _exchange(
-    at: int, name: bytes, placement: Placement, source: bytes, ino: int, writers: _Writers
+    at: int, name: bytes, placement: Placement, source: bytes, ino: int, writers: Writers
 ) -> Placed:
     if placement.displaced is None or placement.replaces is None:
         raise OSError(errno.EINVAL, "a replaced file needs a place in the trash", name)
@@ -339,7 +317,7 @@ def _take_out(at: int, name: bytes, placement: Placement) -> Placed:
         raise OSError(errno.EINVAL, "a deleted file needs a place in the trash", name)
     displaced = os.fsencode(placement.displaced)
     with ExitStack() as stack:
-        writers = _Writers(at, name, stack)
+        writers = Writers(at, name, stack)
         if writers.there:
             return Placed(written=True)
         rename_noreplace(at, name, at, displaced)

@@ -295,6 +295,13 @@ class LocalStore(Protocol):
         """Return the real local entry of one path that is not the root; one keyed lookup."""
         ...
 
+    def left_behind(self) -> list[RelPath]:
+        """Return the real local entries whose directory is none any more: nobody has looked for them yet.
+
+        One look at all entries; for scans of the whole datadir.
+        """
+        ...
+
     def record(self, found: Sequence[Found]) -> None:
         """Take over paths that were added or changed; a file whose content may differ loses its hash.
 

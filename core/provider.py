@@ -65,7 +65,7 @@ class Provider:
     def open_content(self, arena: str, content: Hash) -> OpenFile:
         """See `ContentProvider.open_content`."""
         at = self._arena(arena)
-        for path, identity in at.real_files(content):
+        for path, identity in at.copies.real_files(content):
             try:
                 return self._open_real(at, path, identity)
             except (OSError, ChangedError):  # the next copy may be good; without one the blob decides
@@ -95,7 +95,7 @@ class Provider:
     def open_version(self, arena: str, path: RelPath, vector: Vector) -> OpenFile:
         """See `ContentProvider.open_version`."""
         at = self._arena(arena)
-        identity = at.real_version(path, vector)
+        identity = at.copies.real_version(path, vector)
         if identity is None:
             raise ChangedError("the file is not held at that version")
         try:
@@ -122,7 +122,7 @@ class Provider:
     def _small_place(self, at: Arena, content: Hash) -> _Place | None:
         blob = at.blobs.info(content)
         beside = os.fsencode(at.blobs.file_path(content)) if blob is not None and blob.held else None
-        for path, identity in at.real_files(content):
+        for path, identity in at.copies.real_files(content):
             moving = at.in_transit.get(content)
             return _Place(path, os.fsencode(moving) if moving is not None else beside, identity)
         if blob is not None and beside is not None:
@@ -141,7 +141,7 @@ class Provider:
         """See `ContentProvider.have`."""
         at = self._arena(arena)
         blob = at.blobs.info(content)
-        return (blob is not None and blob.held) or any(True for _ in at.real_files(content))
+        return (blob is not None and blob.held) or any(True for _ in at.copies.real_files(content))
 
     async def lease(
         self, peer: PeerKey, arena: str, paths: Sequence[RelPath], contents: Sequence[Hash]

@@ -198,7 +198,7 @@ def _record(
         new = vector(node)
         local = cache.local_entry(node)
         if local is not None and local.holding == Holding.CACHED and local.hash != version.hash:
-            cache.trash_cached(node, cause.by, cause.why)
+            cache.cached.give_up(node, cause.by, cause.why)
         gone = version.kind is Kind.NONE
         entry = EntryRow(
             LOCAL_PEER,

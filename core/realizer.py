@@ -90,7 +90,7 @@ class Realizer:
                         or self._is_stale(work)
                         or not can_move(cache, work.node, target)
                     ):
-                        self._no_rename(work, target)
+                        cache.end_move(work.node)
                         continue
                     shown = cache.shown(target)
                     expected = _identity(work, work.entry)
@@ -104,11 +104,6 @@ class Realizer:
                     results, made = [Placed(error=error)] * len(moves), {}
                 self._record_renamed(ready, moves, results, made)
         return [Outcome(work) for work in works]
-
-    def _no_rename(self, work: Work, target: int | None) -> None:
-        cache = self._arena.cache
-        cache.moving.remove(work.node)
-        cache.mark_dirty([work.node, *([target] if target is not None else [])])
 
     def _record_renamed(
         self,
@@ -127,7 +122,7 @@ class Realizer:
                     moved(cache, work.node, target, result.ino)
                     done.setdefault(self._peer_of(work), []).append((item, work))
                 else:
-                    self._no_rename(work, target)
+                    cache.end_move(work.node)
             self._arena.work.finish(work for work, _ in ready)
             for peer, moved_files in done.items():
                 contents = tuple(_known(work) for _, work in moved_files)
@@ -250,7 +245,7 @@ class Realizer:
         blobs = self._arena.blobs
         left = shared[content] = shared.get(content, 1) - 1
         cache = self._arena.cache
-        shared_here = cache.is_cached(content, work.node) or cache.trash.holds(
+        shared_here = cache.cached.has(content, work.node) or cache.trash.holds(
             content, besides=self._path(work)
         )
         if not left and not blobs.is_open(content) and not shared_here:

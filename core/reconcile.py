@@ -10,12 +10,12 @@ a small blob written after the last flush       it is in doubt
 a file of another change time than its row's    it is in doubt: being written when the daemon was killed, or
                                                 touched by somebody else since
 a file of another size than its row says        in doubt likewise, and cut or grown to that size
-a blob of which nothing is recorded             row and file go
+a blob of which nothing was written             row and file go
 =============================================== ==================================================
 
 Whole blobs in doubt are hashed again. Wrong blocks are forgotten, all of them if there is no block list to
-tell them. What was fetched of a blob in part counts again once its blocks were compared with the list that
-the next fetch has (`Blob.vouch`).
+tell them. What was fetched of a blob in part, recorded or only written before the daemon was killed, counts
+again once its blocks were compared with the list that the next fetch has (`Blob.vouch`).
 
 `survey_directory` and `reconcile_directory` run in a worker and decide; `BlobStore.start` applies the
 findings to the rows.
@@ -252,11 +252,20 @@ class _Directory:
             self.findings.report.lost.append(row.hash)
             self.findings.report.damaged.append(row.hash)
             self.findings.wrong.append((row_now, found))
-        elif doubted := row.ranges.union(row.doubted).intersection(ByteRanges.whole(had_bytes)):
+        elif doubted := self._written(row, path, had_bytes):
             self.findings.changed.append(replace(row_now, ranges=ByteRanges(), doubted=doubted))
         else:
             self.lose(row)
             self._remove(path)
+
+    def _written(self, row: BlobRow, path: str, had_bytes: int) -> ByteRanges:
+        """Return what may be right of a blob in part: recorded, or written and then the daemon was killed."""
+        fd = self._disk.open(self._root_fd, path)
+        try:
+            written = self._disk.written(fd, row.size)
+        finally:
+            os.close(fd)
+        return written.union(row.ranges).union(row.doubted).intersection(ByteRanges.whole(had_bytes))
 
     def _resize(self, path: str, size: int) -> None:
         self.findings.report.resized += 1

@@ -8,14 +8,15 @@ position, so that nothing is applied twice or lost (spec 4 §Announcing). Engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Set
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
-from core.announce import Batch, Group, Phase
+from core.announce import Batch, Group, Phase, entries_of
 from core.cache import ArenaCache
 from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, show_single
-from core.events import ConflictChanged, FileChanged, FilesChanged
+from core.events import ConflictChanged, FileChanged
 from core.following import follow
+from core.movedmany import follow_many
 from core.paths import join, split
 from core.trashrows import Reason
 from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
@@ -28,9 +29,6 @@ _EVENTS_PER_BATCH = 100
 
 _RENAMES_PER_BATCH = 20
 """LIMIT: renames that are worth an event each in a batch of more than that."""
-
-Renames = dict[bytes, bytes]
-"""Old paths by new ones."""
 
 _INSERT_NODE = (
     "INSERT INTO node (id, parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags)"
@@ -73,12 +71,15 @@ class RemoteEntries:
             listing = batch.phase is not Phase.FOLLOW
             is_first = not cache.position(key)[0]
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
-            renamed: Renames = {}
-            for group in batch.groups:
-                if group.renamed_from:
-                    renamed |= self._follow_renames(peer, peer_name, group)
+            renamed = {} if listing else _renames(batch)
             self._tell_renames(renamed, peer_name, quiet=quiet)
-            for group in batch.groups:
+            groups = batch.groups
+            if quiet and not listing:
+                groups = follow_many(cache, peer, stamp, groups)
+            for group in groups:
+                if group.renamed_from:
+                    self._follow_renames(peer, group)
+            for group in groups:
                 writer = _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet, listing=listing)
                 writer.told = {"added": renamed.keys(), "removed": set(renamed.values())}
                 if is_first:
@@ -92,33 +93,13 @@ class RemoteEntries:
                 )
             changes.touched |= changes.listings
 
-    def _follow_renames(self, peer: int, peer_name: str, group: Group) -> Renames:
+    def _follow_renames(self, peer: int, group: Group) -> None:
         """Let what is held here go along, before the old paths are deleted by other entries of the batch."""
-        renamed: Renames = {}
-        cached: list[tuple[bytes, bytes, bytes]] = []
         for (name, entry), old in zip(entries_of(group, peer), group.renamed_from, strict=True):
             if old and entry.holding == Holding.REAL:
-                new = join(group.directory, name)
-                renamed[new] = old
-                if follow(self._cache, group.directory, name, entry, RelPath(old)):
-                    cached.append((new, old, entry.hash or b""))
-        if cached:
-            news, olds, contents = zip(*cached, strict=True)
-            self._cache.emit(
-                FilesChanged(
-                    arena=self._cache.name,
-                    what="renamed",
-                    paths=news,
-                    origins=olds,
-                    contents=contents,
-                    befores=contents,
-                    cause="peer",
-                    peer=peer_name,
-                )
-            )
-        return renamed
+                follow(self._cache, group.directory, name, entry, RelPath(old))
 
-    def _tell_renames(self, renamed: Renames, peer_name: str, *, quiet: bool) -> None:
+    def _tell_renames(self, renamed: Mapping[bytes, bytes], peer_name: str, *, quiet: bool) -> None:
         """Tell what the peer renamed; not what was in a directory that it renamed."""
         told = []
         for new, old in renamed.items():
@@ -155,25 +136,14 @@ class RemoteEntries:
             cache.refresh(node)
 
 
-def entries_of(group: Group, peer: int) -> Iterator[tuple[bytes, EntryRow]]:
-    """Yield the names of a group, each with the entry of the peer."""
-    targets = group.targets or [b""] * len(group.names)
-    for name, holding, kind, size, mtime_ns, mode, content, vector, target in zip(
-        group.names,
-        group.holdings,
-        group.kinds,
-        group.sizes,
-        group.mtimes_ns,
-        group.modes,
-        group.hashes,
-        group.vectors,
-        targets,
-        strict=True,
-    ):
-        yield (
-            name,
-            EntryRow(peer, holding, kind, size, mtime_ns, mode, content or None, vector, target or None),
-        )
+def _renames(batch: Batch) -> dict[bytes, bytes]:
+    """Return the old paths of what a peer renamed, by the new ones."""
+    return {
+        join(group.directory, name): old
+        for group in batch.groups
+        for name, holding, old in zip(group.names, group.holdings, group.renamed_from, strict=False)
+        if old and holding == Holding.REAL
+    }
 
 
 class _GroupWriter:
@@ -372,7 +342,7 @@ class _GroupWriter:
             return
         by = advanced(Vector(was.vector), Vector(now.vector))
         why = Reason.DELETED if now.kind == Kind.NONE else Reason.REPLACED
-        self._cache.trash_cached(node, by[0] if by else None, why)
+        self._cache.cached.give_up(node, by[0] if by else None, why)
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,

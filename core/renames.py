@@ -243,6 +243,7 @@ class Renamer:
             else:
                 self._take_place(child, left, row, listed=listed)
                 bulk.refresh += [child, left]
+            cache.end_move(child)
             cache.history.append(child, Op.RENAME, join(old, name))
             moved.append((child, left, kind, name))
         self._stay(node, other, staying, waiting.values())

@@ -64,7 +64,7 @@ class ArenaRunner:
         self._unrealizer = Unrealizer(arena, durable)
         self._wake = trio.Event()
         self._downloads: dict[int, tuple[Work, trio.CancelScope]] = {}
-        arena.on_room = self._room_made
+        arena.room.on_room = self._room_made
 
     def wake(self) -> None:
         """Look at the queue; large downloads of what has changed or is not wanted any more end at once."""
@@ -178,9 +178,9 @@ class ArenaRunner:
             if work.hash is None:
                 continue
             if cache.marks.effective(work.node, work.parent) is Mark.WATCH:
-                if work.area == Area.PROTECTED and not cache.is_cached(work.hash, 0):
+                if work.area == Area.PROTECTED and not cache.cached.has(work.hash, 0):
                     watched.append(work.hash)
-                    self.arena.room_made()
+                    self.arena.room.made()
             elif work.blob_verified:
                 kept.append(work.hash)
                 if work.area != Area.PROTECTED and work.local == Holding.CACHED:
@@ -372,7 +372,7 @@ class ArenaRunner:
         wait = self._lacks_holder(work, error)
         reason = NO_HOLDER if wait else str(error)
         if isinstance(error, NoRoomError):
-            self.arena.no_room(work.size, reason)
+            self.arena.room.lacking(work.size, reason)
         return self.queue.fail(work, reason, self._now_ns(), wait_for_peer=wait)
 
     def _lacks_holder(self, work: Work, error: RealizeError) -> bool:

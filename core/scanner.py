@@ -309,8 +309,12 @@ class Scanner:
         if request.recursive and b"" in request.starts:
             self._store.set_scanned_ns(began_ns)
             self._since_ns = since(began_ns, began_ns)
+            # Directories that are known to be gone are not listed: what the last scan, or who removed one,
+            # had no time to look for in them.
+            gone.extend(self._store.left_behind())
         if gone:
             async with self._lock:
+                gone = await self._still_gone(gone)
                 if new_by_ino:
                     await self._record_renames(gone, new_by_ino)
                 await self._deletions.offer(gone)
@@ -336,26 +340,47 @@ class Scanner:
         self._hashes.expect(walked.unhashed_files, walked.unhashed_bytes)
         self._hashes.report()
 
+    async def _still_gone(self, paths: Sequence[RelPath]) -> list[RelPath]:
+        """Leave out what came back since it was missed: whoever recorded that may have looked at it before.
+
+        With the lock held: what comes back from here on is looked at after what is recorded now.
+        """
+        gone: list[RelPath] = []
+        for start in range(0, len(paths), STEP_ROWS):
+            chunk = list(paths[start : start + STEP_ROWS])
+            seen = await to_thread.run_sync(lambda part: examine(self._root_fd, part, try_open=False), chunk)
+            for path, found in zip(chunk, seen, strict=True):
+                row = self._store.local_row(path)
+                if found is None or (not isinstance(found, OSError) and row and row.kind is not found.kind):
+                    gone.append(path)
+                else:
+                    self._follower.look_soon(path)
+        return gone
+
     async def _record_renames(self, gone: list[RelPath], new_by_ino: dict[tuple[Kind, int], Found]) -> None:
         """Move what is gone to where the same file or directory is found now.
 
         What was recognised is not gone any more; a rename does not count for the brake.
         """
         stack = list(reversed(gone))
+        known = set(gone)
+        moved_directory = False
         while stack:
             path = stack.pop()
             row = self._store.local_row(path)
-            if row is None:
-                continue
-            new = new_by_ino.get((row.kind, row.ino))
-            moved = new is not None and self._store.renamed(new._replace(hash_from=path), listed=True)
-            if row.kind is Kind.DIR:
-                # Of a directory that was renamed, what is not in it any more may be elsewhere, or is gone.
-                left = [join(path, name) for name in self._store.local_children(path)]
-                if moved:
-                    gone.extend(left)
-                stack.extend(left)
-            await trio.lowlevel.checkpoint()
+            if row is not None:
+                new = new_by_ino.get((row.kind, row.ino))
+                moved = new is not None and self._store.renamed(new._replace(hash_from=path), listed=True)
+                if row.kind is Kind.DIR:
+                    moved_directory |= moved
+                    stack.extend(join(path, name) for name in self._store.local_children(path))
+                await trio.lowlevel.checkpoint()
+            if not stack and moved_directory:
+                # Of directories that were renamed, what is not in them any more may be elsewhere, or is gone.
+                stack = [left for left in self._store.left_behind() if left not in known]
+                gone.extend(stack)
+                known.update(stack)
+                moved_directory = False
 
     # -- adoptions
 

@@ -228,7 +228,7 @@ class Unrealizer:
                 )
             )
         for content in arena.blobs.carry_in(files, change):
-            cache.drop_cached(content)
+            cache.cached.drop(content)
 
     def _record_cached(self, work: Work) -> None:
         cache = self._arena.cache
@@ -249,7 +249,7 @@ class Unrealizer:
         outcomes: list[Outcome] = []
         for work in works:
             content = Hash(work.hash or b"")
-            nodes = cache.cached_by(content)
+            nodes = cache.cached.nodes(content)
             if any(self._mark(node) is not Mark.WATCH for node in nodes):
                 outcomes.append(Outcome(work))
                 continue
@@ -272,7 +272,7 @@ class Unrealizer:
     def _unprotect(self, content: Hash, nodes: Sequence[int]) -> None:
         """Let a blob be evicted again, unless a path of it was marked, or came, meanwhile."""
         cache = self._arena.cache
-        now = cache.cached_by(content)
+        now = cache.cached.nodes(content)
         if set(now) != set(nodes) or any(self._mark(node) is not Mark.WATCH for node in now):
             return
         with db.durably(cache.conn), cache.write():

@@ -174,7 +174,7 @@ class Verifier:
             if await arena.blobs.verify(item.hash):
                 return "ok", ""
         except ChangedError:
-            if not arena.cache.cached_by(item.hash):
+            if not arena.cache.cached.nodes(item.hash):
                 return "changed", "it was given up meanwhile"
             text = "the file of the cached content was gone"
         except RealizeError as error:
@@ -182,7 +182,7 @@ class Verifier:
                 return "unreadable", str(error)
             text = f"the cached content could not be read ({error})"
             await arena.blobs.remove([item.hash])
-        nodes = arena.cache.drop_cached(item.hash)
+        nodes = arena.cache.cached.drop(item.hash)
         paths = [arena.cache.tree.path(node) for node in nodes]
         what = ", ".join(map(display, paths[:3])) or "content that no path needs any more"
         how = f"realize verify {display(arena.name)}"

@@ -9,7 +9,7 @@ import typer
 
 from app import output, words
 from app.client import call
-from app.commands.options import Json, full_path, locate, settings_of, shown_path
+from app.commands.options import Below, Json, full_path, locate, settings_of, shown_path
 from core.paths import display
 from core.types import Kind
 
@@ -31,9 +31,7 @@ def register(root: typer.Typer) -> None:
 
 def _list(
     context: typer.Context,
-    path: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="Only this path and below.  [default: all]")
-    ] = None,
+    path: Below = None,
     as_json: Json = False,
 ) -> None:
     """List the conflicts: who holds which version, of what size and time; ``*`` is the one shown here.

@@ -12,7 +12,7 @@ import typer
 
 from app import output
 from app.client import call
-from app.commands.options import Json, full_path, locate, settings_of, shown_path
+from app.commands.options import Below, Json, full_path, locate, settings_of, shown_path
 from core.errors import UsageError
 from core.paths import display
 
@@ -31,9 +31,7 @@ def register(root: typer.Typer) -> None:
 
 def _log(
     context: typer.Context,
-    path: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="Only this path and below.  [default: all]")
-    ] = None,
+    path: Below = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens.")] = False,
     since: Annotated[
         str | None,

@@ -13,6 +13,9 @@ from core.paths import display, to_str
 if TYPE_CHECKING:
     from core.api import Api, ArenaPath
 
+Below = Annotated[
+    str | None, typer.Argument(metavar="[PATH]", help="Only this path and below.  [default: all]")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one on each line.")]
 Paths = Annotated[
     list[str],

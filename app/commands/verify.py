@@ -10,7 +10,7 @@ import typer
 
 from app import output, words
 from app.client import call
-from app.commands.options import Json, full_path, locate, settings_of, shown_path
+from app.commands.options import Below, Json, full_path, locate, settings_of, shown_path
 from core.errors import CorruptError
 from core.paths import display
 
@@ -25,9 +25,7 @@ def register(root: typer.Typer) -> None:
 
 def _verify(
     context: typer.Context,
-    path: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="Only this path and below.  [default: all]")
-    ] = None,
+    path: Below = None,
     repair: Annotated[bool, typer.Option(help="Fetch what is damaged from a peer.")] = True,
     as_json: Json = False,
 ) -> None:

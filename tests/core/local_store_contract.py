@@ -139,6 +139,9 @@ class LocalStoreContract:
         store.record([folder(b"n"), file(b"n/same"), file(b"n/other", ino=80)])
         assert store.renamed(folder(b"n")._replace(hash_from=RelPath(b"d")), listed=True)
         assert set(store.local_children(RelPath(b"d"))) == {b"other", b"gone"}
+        assert set(store.left_behind()) == {b"d/other", b"d/gone"}
+        store.remove(store.left_behind())
+        assert store.left_behind() == []
         found = store.local_children(RelPath(b"n"))
         assert {name: row.ino for name, row in found.items()} == {b"same": 7, b"other": 80}
         assert found[b"same"].hashed

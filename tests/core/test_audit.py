@@ -112,7 +112,7 @@ async def test_what_a_peer_causes_names_it(tmp_path: Path) -> None:
         anna.write("kept", b"the second kept")
         await until(lambda: bert.real() == {b"own": b"the second"})
         await bert.idle()
-        await until(lambda: bert.arena.cache.is_cached(blake3(b"the second kept").digest(), 0))
+        await until(lambda: bert.arena.cache.cached.has(blake3(b"the second kept").digest(), 0))
         (anna.data / "own").unlink()
         await until(lambda: not bert.node("own"))
         await bert.idle()

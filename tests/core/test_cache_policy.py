@@ -80,7 +80,7 @@ async def test_when_others_fill_the_disk_the_cache_shrinks_and_says_what_it_cann
         free = os.statvfs(b.base).f_bavail * os.statvfs(b.base).f_frsize
         b.arena.blobs.quota.configure(DiskUsage(leave=free * 10))
         for _ in range(2):
-            await b.arena.relieve()
+            await b.arena.room.relieve()
         entries = await b.entries()
         assert entries[b"watched"].state is FileState.ONLINE
         assert entries[b"kept"].state is FileState.KEPT

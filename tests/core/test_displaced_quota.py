@@ -48,7 +48,7 @@ async def test_what_waits_counts_and_the_cache_gives_way(tmp_path: Path) -> None
             assert quota.displaced_bytes == file.stat().st_blocks * 512
             assert (await bert.service.status()).arenas[0].cache.used == quota.used_bytes + 2 * MIB
             assert quota.shortage(0)
-            await bert.arena.relieve()
+            await bert.arena.room.relieve()
             assert quota.used_bytes + quota.displaced_bytes <= 3 * MIB
         await displaced.settle_waiting()
         assert quota.displaced_bytes == 0

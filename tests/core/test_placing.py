@@ -314,6 +314,11 @@ def test_what_is_gone_already_is_deleted(data: Path) -> None:
     assert take_out(data, "f", Identity(1, 1, 1)) == Placed()
 
 
+def test_what_went_with_its_directory_is_deleted_and_the_directory_is_not_made_for_that(data: Path) -> None:
+    assert take_out(data, "d/e/f", Identity(1, 2, 3)) == Placed()
+    assert not list(data.iterdir())
+
+
 def test_a_directory_is_deleted_only_when_it_is_empty(data: Path) -> None:
     (data / "d").mkdir()
     (data / "d/ignored.tmp").write_bytes(b"x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,11 @@ import trio
 from blake3 import blake3
 
 from core.announce import Batch, Phase
+from core.datadir import Datadir
 from core.events import FileChanged, JobChanged
 from core.placing import move
-from core.types import FileState, Mark
+from core.scanner import Scanner
+from core.types import FileState, Mark, RelPath
 from tests.core.engines import PATIENCE_S, Host, linked, until
 from tests.sim.world import World
 
@@ -184,6 +186,36 @@ async def test_a_rename_over_another_file_replaces_it(pair: tuple[Host, Host]) -
 
 
 # -- at the peers
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("mark", [Mark.WATCH, Mark.KEEP, Mark.OWN])
+async def test_a_rename_by_a_peer_is_told_as_one_and_not_as_deletions(
+    pair: tuple[Host, Host], mark: Mark
+) -> None:
+    a, b = pair
+    for number in range(5):
+        a.write(f"old/{number}", os.urandom(100))
+    a.write("file", b"file")
+    a.write("stays", b"stays")
+    async with both(a, b, mark):
+        b.events.clear()
+        (a.data / "old").rename(a.data / "new")
+        (a.data / "file").rename(a.data / "elsewhere")
+        (a.data / "stays").unlink()
+        await until(lambda: b.node("new/0") and b.node("elsewhere") and not b.node("stays"))
+        await a.idle()
+        await b.idle()
+        told = {
+            (event.what, event.origin, event.path)
+            for event in b.events
+            if isinstance(event, FileChanged) and event.peer == "a" and event.what != "dropped"
+        }
+        assert told == {
+            ("renamed", b"old", b"new"),
+            ("renamed", b"file", b"elsewhere"),
+            ("removed", b"", b"stays"),
+        }
 
 
 @pytest.mark.trio
@@ -400,3 +432,86 @@ async def test_a_host_that_dies_before_it_recorded_its_rename(pair: tuple[Host, 
         await b.idle()
         assert set(a.real()) == {b"new/0", b"elsewhere", b"new/3", b"new/4"}
         assert await same(a, b)
+
+
+@pytest.mark.trio
+async def test_what_left_a_renamed_directory_while_nobody_looked_is_elsewhere_or_gone(
+    pair: tuple[Host, Host],
+) -> None:
+    a, _ = pair
+    for number in range(4):
+        a.write(f"old/in/deep/{number}", b"%d" % number)
+    async with a.up():
+        await a.idle()
+        node = a.node("old/in/deep/1")
+    (a.data / "old").rename(a.data / "new")
+    (a.data / "new/in/deep/1").rename(a.data / "elsewhere")
+    (a.data / "new/in/deep/2").unlink()
+    (a.data / "new/in/deep/3").write_bytes(b"edited")
+    async with a.up():
+        await a.idle()
+        files = {path: content for path, content in (await a.tree()).items() if content is not None}
+        assert files == {path: blake3(data).digest() for path, data in a.real().items()}
+        assert a.node("elsewhere") == node
+
+
+@pytest.mark.trio
+async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    for number in range(3):
+        a.write(f"top/old/in/{number}", b"%d" % number)
+    async with a.up():
+        await a.idle()
+    (a.data / "top/old").rename(a.data / "new")
+    (a.data / "new/in/1").unlink()
+    (a.data / "new/in/2").write_bytes(b"edited")
+
+    async def die(*_: object) -> None:
+        raise DeadError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.deletions.Deletions.offer", die)
+        with pytest.raises(BaseExceptionGroup) as failure:
+            async with a.up():
+                await trio.sleep_forever()
+    assert failure.value.split(DeadError)[0] is not None
+    a.engine = None
+    async with a.up():
+        await a.idle()
+        files = {path: content for path, content in (await a.tree()).items() if content is not None}
+        assert files == {b"new/in/0": blake3(b"0").digest(), b"new/in/2": blake3(b"edited").digest()}
+
+
+@pytest.mark.trio
+async def test_a_directory_that_comes_back_while_its_rename_is_recognised_is_seen(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    a.write("old/f", b"content")
+    async with a.up():
+        await a.idle()
+    (a.data / "old").rename(a.data / "new")
+    walk = Scanner._walk
+
+    async def walk_while_it_comes_back(scanner: Scanner, starts: Iterable[RelPath], take: Any) -> None:  # noqa: ANN401
+        """Have it looked at after it was missed, and before that is recorded."""
+        starts = list(starts)
+        await walk(scanner, starts, take)
+        if starts == [b""]:
+            (a.data / "old").mkdir()
+            await until(lambda: b"old" in looked)
+
+    looked: set[RelPath] = set()
+    look = Datadir.look
+
+    async def look_and_tell(datadir: Datadir, paths: Collection[RelPath]) -> None:
+        await look(datadir, paths)
+        looked.update(paths)
+
+    monkeypatch.setattr(Scanner, "_walk", walk_while_it_comes_back)
+    monkeypatch.setattr(Datadir, "look", look_and_tell)
+    async with a.up():
+        await a.idle()
+        assert set(await a.tree()) == {b"old", b"new", b"new/f"}

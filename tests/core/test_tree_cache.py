@@ -20,6 +20,7 @@ from core.history import Op
 from core.local import LocalEntries
 from core.paths import split
 from core.ports import Found
+from core.remote import RemoteEntries
 from core.types import Holding, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import bump, encode
 from core.work import WorkQueue
@@ -33,6 +34,7 @@ from tests.core.caches import (
     B,
     C,
     Item,
+    batch,
     deleted,
     dirty,
     dropped,
@@ -168,6 +170,60 @@ def test_a_deleted_directory_stays_while_another_peer_has_something_in_it(cache:
     assert kinds(cache) == {b"d": Kind.DIR, b"d/g": Kind.FILE}
     hear(cache, B, deleted(b"d/g", b=2), seq=2)
     assert kinds(cache) == {}
+
+
+def test_directories_are_visible_while_what_a_peer_renamed_is_in_them(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"old/f", a=1), deleted(b"new", a=1))
+    cache.cached.add([node(cache, b"old/f")])
+    renamed = batch([file(b"new/f", a=2)])
+    renamed.groups[0].renamed_from = [b"old/f"]
+    RemoteEntries(cache).apply(A, "a", renamed)
+    hear(cache, A, deleted(b"old/f", a=2))
+    assert kinds(cache) == {b"new": Kind.DIR, b"new/f": Kind.FILE}
+    assert cache.shown(node(cache, b"new/f")).local == Holding.CACHED
+
+
+def _renamed(cache: ArenaCache, old: bytes, new: bytes, count: int) -> None:
+    """Hear of a renamed file, and look at both paths."""
+    one = batch([file(new, a=count)])
+    one.groups[0].renamed_from = [old]
+    RemoteEntries(cache).apply(A, "a", one)
+    hear(cache, A, deleted(old, a=count))
+    with cache.write():
+        cache.conn.execute("DELETE FROM dirty")
+
+
+def test_where_a_real_file_was_to_be_renamed_to_is_looked_at_when_its_user_deletes_it(
+    cache: ArenaCache,
+) -> None:
+    _hold(cache, file(b"old", a=1))
+    hear(cache, A, file(b"old", a=1))
+    _renamed(cache, b"old", b"new", 2)
+    LocalEntries(cache).remove([RelPath(b"old")])
+    assert dirty(cache) == {b"old", b"new"}
+
+
+def test_where_a_real_file_was_to_be_renamed_to_is_looked_at_when_another_peer_changed_it(
+    cache: ArenaCache,
+) -> None:
+    _hold(cache, file(b"old", a=1))
+    hear(cache, A, file(b"old", a=1))
+    _renamed(cache, b"old", b"new", 2)
+    hear(cache, B, file(b"old", H2, a=1, b=1))
+    assert dirty(cache) == {b"old", b"new"}
+
+
+def test_where_a_real_file_was_to_be_renamed_to_is_looked_at_when_another_peer_renamed_it(
+    cache: ArenaCache,
+) -> None:
+    _hold(cache, file(b"old", a=1))
+    for peer in (A, B):
+        hear(cache, peer, file(b"old", a=1))
+    _renamed(cache, b"old", b"new", 2)
+    other = batch([file(b"other", b=1)])
+    other.groups[0].renamed_from = [b"old"]
+    RemoteEntries(cache).apply(B, "b", other)
+    assert dirty(cache) == {b"old", b"new"}
 
 
 def test_an_empty_directory_that_is_announced_is_visible(cache: ArenaCache) -> None:
@@ -340,17 +396,17 @@ def test_a_directory_that_others_deleted_is_looked_at_when_it_is_empty(cache: Ar
 
 def test_cached_content_is_announced_and_counts_as_local(cache: ArenaCache) -> None:
     hear(cache, A, file(b"d/f", H1, a=1), file(b"g", None, a=1))
-    done = cache.set_cached([node(cache, b"d/f"), node(cache, b"g"), node(cache, b"d")])
+    done = cache.cached.add([node(cache, b"d/f"), node(cache, b"g"), node(cache, b"d")])
     assert [(item.node, item.name, item.hash) for item in done] == [(node(cache, b"d/f"), b"f", H1)]
     assert cache.shown(node(cache, b"d/f")).local == Holding.CACHED
     assert [(row.node, row.op) for row in cache.history.after(0, 9)] == [(node(cache, b"d/f"), Op.AVAILABLE)]
-    assert cache.set_cached([node(cache, b"d/f")]) == []
+    assert cache.cached.add([node(cache, b"d/f")]) == []
 
 
 def test_a_real_file_stays_real_when_its_successor_is_cached(cache: ArenaCache) -> None:
     _hold(cache, file(b"f", H1, a=1))
     hear(cache, A, file(b"f", H2, a=2))
-    assert cache.set_cached([node(cache, b"f")]) == []
+    assert cache.cached.add([node(cache, b"f")]) == []
     entry = cache.local_entry(node(cache, b"f"))
     assert entry is not None
     assert (entry.holding, entry.hash) == (Holding.REAL, H1)
@@ -368,17 +424,17 @@ def test_a_deletion_stays_known_when_the_change_that_outlived_it_is_taken(
         row = EntryRow(LOCAL_PEER, Holding.REAL, Kind.FILE, 7, 1, 0o644, H2, vector(b=1), None)
         cache.set_real(found, row, 5)
     else:
-        cache.set_cached([found])
+        cache.cached.add([found])
     shown = cache.shown(found)
     assert (shown.hash, shown.vector, shown.flags) == (H2, vector(a=1, b=1, me=1), 0)
 
 
 def test_content_that_is_gone_is_told(cache: ArenaCache) -> None:
     hear(cache, A, file(b"f", H1, a=1), file(b"g", H1, a=1))
-    cache.set_cached([node(cache, b"f"), node(cache, b"g")])
-    assert cache.is_cached(H1, node(cache, b"f"))
-    assert set(cache.drop_cached(H1)) == {node(cache, b"f"), node(cache, b"g")}
-    assert not cache.is_cached(H1, 0)
+    cache.cached.add([node(cache, b"f"), node(cache, b"g")])
+    assert cache.cached.has(H1, node(cache, b"f"))
+    assert set(cache.cached.drop(H1)) == {node(cache, b"f"), node(cache, b"g")}
+    assert not cache.cached.has(H1, 0)
     assert [row.op for row in cache.history.after(2, 9)] == [Op.DROP, Op.DROP]
     assert cache.shown(node(cache, b"f")).local == 0
 

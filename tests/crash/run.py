@@ -51,6 +51,8 @@ ALLOWED = (
     r"realize\.fuse\.guard: .*(no connected peer|being changed|sent nothing|closed|lost)",
 )
 """What daemons may warn of whose peers are killed."""
+_EMPTIED = r"is offline: datadir .* is empty, and was not"
+"""What a daemon may warn of besides at whose start the user has emptied the datadir."""
 
 
 class WrongError(Exception):
@@ -72,6 +74,8 @@ class Run:
         self.most_cached_bytes = 0
         self._logged: dict[str, int] = {}
         self._dead: set[str] = set()
+        self._emptied: set[str] = set()
+        """Whose datadirs the user left with nothing in them in this round."""
         quota = {"disk_usage": {"max": QUOTA_BYTES}}
         for plan in (
             PeerPlan("anna", [ArenaPlan(ARENA, options={"mark": "own"})]),
@@ -158,6 +162,8 @@ class Run:
             # A user works in his datadir whether the daemon runs or not.
             peer = rng.choice([self.anna, self.anna, self.bert])
             self.user.act(peer.name, peer.datadir())
+            if not any(peer.datadir().iterdir()):
+                self._emptied.add(peer.name)
         elif choice < 0.95 and alive:
             reader = self.cleo if self.cleo in alive and rng.random() < 0.7 else rng.choice(alive)
             for _ in range(rng.choice([1, 3, 6])):
@@ -174,12 +180,21 @@ class Run:
 
     # -- at rest
 
+    def _confirm_emptied(self) -> None:
+        """Say that a datadir was emptied on purpose, where the user did that and is asked for it."""
+        for peer in self.household.peers:
+            (arena,) = ask(peer, lambda api: api.status()).arenas
+            if peer.name in self._emptied and "is empty" in arena.offline:
+                self.user.note(f"{peer.name}: the emptied datadir is confirmed")
+                ask(peer, lambda api: api.arena_confirm_deletes(ARENA))
+
     def _at_rest(self) -> dict[str, Tree]:
         """Wait until nothing is left to be done and all show the same; return what they show."""
         deadline_s = time.monotonic() + _REST_S
         problems: list[str] = []
         while time.monotonic() < deadline_s:
             try:
+                self._confirm_emptied()
                 for peer in self.household.peers:
                     ask(peer, lambda api: api.wait_idle(5.0))
                 trees = {peer.name: ask(peer, tree) for peer in self.household.peers}
@@ -213,8 +228,10 @@ class Run:
 
     def _new_alarms(self, peer: Peer) -> list[str]:
         log = peer.log()
-        found = alarms(log[self._logged.get(peer.name, 0) :], ALLOWED)
+        emptied = (_EMPTIED,) if peer.name in self._emptied else ()
+        found = alarms(log[self._logged.get(peer.name, 0) :], (*ALLOWED, *emptied))
         self._logged[peer.name] = len(log)
+        self._emptied.discard(peer.name)
         return [f"{peer.name} logged: {line}" for line in found]
 
     def finish(self) -> None:

@@ -103,5 +103,5 @@ def test_after_a_kill_a_download_fetches_little_again() -> None:
         wait_until(lambda: attribute(shown, "state") == "kept", 60, "all of it")
         fetched: int = bert.status()["peers"][0]["rx_bytes"]
         assert fetched > size // 10, "it was killed too late to say anything"
-        # What is on disk is recorded every 4 MiB, behind as much that is being flushed.
-        assert fetched - (size - here) <= 8 * MIB + size // 200
+        # What was written counts again, recorded or not, once its blocks were checked; the rest is overhead.
+        assert fetched - (size - here) <= 4 * MIB

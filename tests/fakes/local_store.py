@@ -52,6 +52,10 @@ class MemoryStore:
         stored = self.stored(path)
         return stored.row._replace(marked=path in self.marks) if stored else None
 
+    def left_behind(self) -> list[RelPath]:
+        gone = [path for path in self.directories if path and self.stored(path) is None]
+        return [RelPath(join(path, name)) for path in gone for name in self.directories[path]]
+
     def record(self, found: Sequence[Found]) -> None:
         for item in found:
             self._record(item)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
+from core.blobrows import Area
 from core.choice import Flag, choose
-from core.types import Hash, Holding, Kind, Mark
+from core.types import Hash, Holding, Kind, Mark, RelPath
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host, files_below
 from tests.sim.ledger import Ledger
@@ -61,6 +62,7 @@ def problems(hosts: Sequence[Host], ledger: Ledger, disks: Disks) -> list[str]:
         found += [f"{host.name}: {text}" for text in _left_over(host)]
         found += [f"{host.name}: {text}" for text in _over_quota(host, blobs)]
         found += [f"{host.name}: {text}" for text in _foreign_contents(host, shown[host.name], ledger)]
+    found += _without_durable_copy(hosts, shown[hosts[0].name])
     return found + list(_renames_wrong(hosts[0], shown[hosts[0].name], ledger)) + list(lost(ledger, disks))
 
 
@@ -105,6 +107,29 @@ def _renames_wrong(host: Host, shown: list[Node], ledger: Ledger) -> Iterator[st
             found = places.get(content, [])
             if len(found) != 1:
                 yield f"I8 {content.hex()[:16]} was renamed from {old!r} to {new!r}, and is at {found}"
+
+
+def durable(host: Host, path: bytes, content: bytes) -> bool:
+    """Say whether a host has a copy of a version that it does not give up without asking (`core.leases`)."""
+    cache = host.arena.cache
+    node = cache.tree.find(RelPath(path))
+    entry = cache.local_entry(node) if node is not None else None
+    if entry is None or entry.hash != content:
+        return False
+    if entry.holding == Holding.REAL:
+        return True
+    blob = host.arena.blobs.info(Hash(content)) if entry.holding == Holding.CACHED else None
+    return blob is not None and blob.held and blob.area is Area.PROTECTED
+
+
+def _without_durable_copy(hosts: Sequence[Host], shown: list[Node]) -> Iterator[str]:
+    """I5: of what is shown somebody has a copy that stays."""
+    for node in shown:
+        if node.kind != Kind.FILE or node.hash is None or node.flags & Flag.CONFLICT:
+            continue
+        if not any(durable(host, node.path, node.hash) for host in hosts):
+            held = {host.name: host.arena.blobs.info(Hash(node.hash)) for host in hosts}
+            yield f"I5 nobody has a durable copy of {node.path!r}, {node.hash.hex()[:16]}: {held}"
 
 
 def _datadir_differs(host: Host) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What must be true at every instant: looked at where it can be broken, not only at rest.
 
-I5 at each removal of a file by a daemon, I6 at each eviction, I7 after each task step that changed a quota.
-And what no user of a datadir can know is noted: that he wrote over a copy which his host held beside it (I8).
+I5 at each removal of a file by a daemon, and each time that a host gives up a copy which it had to keep; I6
+at each eviction, I7 after each task step that changed a quota. And what no user of a datadir can know is
+noted: that he wrote over a copy which his host held beside it (I8).
 """
 
 from __future__ import annotations
@@ -9,20 +10,30 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
 from blake3 import blake3
 
+import core.evicting
+from core.arena import Arena
+from core.blobrows import Area
 from core.blobspace import Space
 from core.local import LocalEntries
 from core.quota import Quota
-from core.renames import Renamer
 from core.types import Hash, Holding, Mark
+from core.unrealizer import Unrealizer
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger
 from tests.sim.world import World, current
+
+_DURABLE = (
+    "SELECT e.node FROM entry e LEFT JOIN blob b ON b.hash = e.hash WHERE e.peer = 0 AND e.hash = ?"
+    f" AND e.hash IS NOT NULL AND (e.holding = {int(Holding.REAL)}"
+    f" OR e.holding = {int(Holding.CACHED)} AND b.verified AND b.area = {int(Area.PROTECTED)})"
+)
 
 
 class Guards(trio.abc.Instrument):
@@ -33,6 +44,7 @@ class Guards(trio.abc.Instrument):
         self._changed: list[Quota] = []
         self.removals = 0
         self.evictions = 0
+        self.given_up = 0
         self.reservations = 0
 
     @contextlib.contextmanager
@@ -44,8 +56,9 @@ class Guards(trio.abc.Instrument):
                 _wrap(undo, Quota, name, self._quota_changed)
             _wrap(undo, Space, "_evict", self._evicting)
             _wrap(undo, LocalEntries, "_change", self._changing)
-            _wrap(undo, Renamer, "_move", self._moving)
-            _wrap(undo, Renamer, "_take_place", self._moving)
+            _wrap(undo, Unrealizer, "_record", self._unrealizing)
+            _wrap(undo, Unrealizer, "_unprotect", self._releasing)
+            _wrap(undo, core.evicting, "_give_up", self._evicting_as_asked)
             yield
         world.on_unlink = None
 
@@ -75,7 +88,7 @@ class Guards(trio.abc.Instrument):
                 continue
             cache = host.arena.cache
             for content, _ in victims:
-                for node in cache.cached_by(content):
+                for node in cache.cached.nodes(content):
                     mark = cache.marks.effective(node, cache.tree.parent_and_name(node)[0])
                     if mark is not Mark.WATCH:
                         path = cache.tree.path(node)
@@ -83,15 +96,11 @@ class Guards(trio.abc.Instrument):
 
     # -- I8
 
-    def _changing(self, local: LocalEntries | Renamer, node: int, *_: object) -> None:
+    def _changing(self, local: LocalEntries, node: int, *_: object) -> None:
         """A file that was made where the host held a cached copy replaces that: it was not renamed alone."""
         held = local._cache.local_entry(node)
         if held is not None and held.holding == Holding.CACHED and held.hash is not None:
             self._ledger.touched(held.hash)
-
-    def _moving(self, renamer: Renamer, _: int, to: int, *__: object) -> None:
-        """So does a file that was renamed to there."""
-        self._changing(renamer, to)
 
     # -- I5
 
@@ -107,6 +116,11 @@ class Guards(trio.abc.Instrument):
         except OSError:
             return
         self.removals += 1
+        host = next((host for host in self._hosts if _is_below(at, host.datadir)), None)
+        if host is not None and content in self._ledger.data and not self._disks.holds(content, besides=at):
+            self._ledger.problems.append(
+                f"I5 {host.name} drops {at!r} from its datadir: {content.hex()[:16]} is nowhere else"
+            )
         if content in self._ledger.wanted and not self._disks.holds(content, besides=at):
             process = current.get()
             self._ledger.problems.append(
@@ -114,13 +128,42 @@ class Guards(trio.abc.Instrument):
                 f" {content.hex()[:16]}, written to {self._ledger.wanted[content]!r}"
             )
 
+    def _unrealizing(self, unrealizer: Unrealizer, taken: Sequence[Any]) -> None:
+        for job, _ in taken:
+            self._giving_up(unrealizer._arena, job.content, [job.work.node])
 
-def _wrap(undo: contextlib.ExitStack, owner: type, name: str, before: Callable[..., None]) -> None:
+    def _releasing(self, unrealizer: Unrealizer, content: Hash, nodes: Sequence[int]) -> None:
+        self._giving_up(unrealizer._arena, content, nodes)
+
+    def _evicting_as_asked(self, arena: Arena, node: int, content: Hash) -> None:
+        self._giving_up(arena, content, [node])
+
+    def _giving_up(self, arena: Arena, content: Hash, nodes: Sequence[int]) -> None:
+        """A host gives up copies; where another one is does not matter: users move files meanwhile."""
+        self.given_up += 1
+        host = next(host for host in self._hosts if host.running and host.arena is arena)
+        if content not in self._ledger.wanted:
+            return
+        for other in self._hosts:
+            found = other.query(_DURABLE, (content,))
+            if any(other is not host or row[0] not in nodes for row in found):
+                return
+        paths = [arena.cache.tree.path(node) for node in nodes]
+        self._ledger.problems.append(
+            f"I5 {host.name} gives up {paths} {content.hex()[:16]}, and nobody has a durable copy"
+        )
+
+
+def _is_below(path: bytes, directory: Path | None) -> bool:
+    return directory is not None and path.startswith(os.fsencode(directory) + b"/")
+
+
+def _wrap(undo: contextlib.ExitStack, owner: object, name: str, before: Callable[..., None]) -> None:
     real = getattr(owner, name)
 
-    def call(self: object, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
+    def call(self: object, *args: Any) -> Any:  # noqa: ANN401 - as the real one
         before(self, *args)
-        return real(self, *args, **kwargs)
+        return real(self, *args)
 
     undo.callback(setattr, owner, name, real)
     setattr(owner, name, call)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,13 @@ class Host:
     @property
     def arena(self) -> Arena:
         return self.engine.arenas[ARENA]
+
+    def query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        """Ask the arena's database, whether its daemon runs or not."""
+        if self.running:  # its own connection: to open another one takes long
+            return self.arena.cache.conn.execute(sql, values).fetchall()
+        with contextlib.closing(sqlite3.connect(f"file:{self.workdir}/arena.db?mode=ro", uri=True)) as conn:
+            return conn.execute(sql, values).fetchall()
 
     @property
     def running(self) -> bool:
@@ -362,17 +369,10 @@ _UNREALIZED = (
 
 def unrealized(host: Host, path: bytes) -> bytes | None:
     """Return the content of a file that was in the datadir at a path until the host unrealized it."""
-    if host.running:  # its own connection: to open another one takes long
-        return _look_up(host.arena.cache.conn.execute, path)
-    with contextlib.closing(sqlite3.connect(f"file:{host.workdir}/arena.db?mode=ro", uri=True)) as conn:
-        return _look_up(conn.execute, path)
-
-
-def _look_up(execute: Callable[[str, tuple[int, bytes]], Any], path: bytes) -> bytes | None:
     node, content = 0, None
     for name in (b"", *path.split(b"/")):
-        found = execute(_UNREALIZED, (node, name)).fetchone()
-        if found is None:
+        found = host.query(_UNREALIZED, (node, name))
+        if not found:
             return None
-        node, content = found
+        ((node, content),) = found
     return content

@@ -120,7 +120,7 @@ class Household:
                 self.nursery.start_soon(self.users.write_slowly, host)
         elif what < 0.77:
             if host.running:
-                self.requests.mark(host)
+                self.requests.mark(host, self.hosts)
         elif what < 0.90:
             if host.running:
                 self.requests.ask(host)

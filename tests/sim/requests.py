@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from blake3 import blake3
@@ -66,14 +66,15 @@ class Requests:
 
     # -- marks
 
-    def mark(self, host: Host) -> None:
-        """Set or remove a mark at a path that the host shows; answered at once."""
+    def mark(self, host: Host, others: Sequence[Host]) -> None:
+        """Set or remove a mark at a path that the host shows, there or on all hosts; answered at once."""
         rng = self._rng
-        node = self._some(host) if rng.random() < 0.8 else None
+        node = self._some(host) if rng.random() < 0.7 else None
         at = ArenaPath(ARENA, node.path if node is not None else b"")
-        mark = rng.choice([Mark.WATCH, Mark.KEEP, Mark.OWN, Mark.OWN, None])
-        self._ledger.note(host.name, f"mark {at.path!r} {mark}")
-        self._nursery().start_soon(self._run, host, lambda host: self._apply(host, at, mark))
+        mark = rng.choice([Mark.WATCH, Mark.WATCH, Mark.KEEP, Mark.OWN, Mark.OWN, None])
+        for one in others if rng.random() < 0.4 else [host]:
+            self._ledger.note(one.name, f"mark {at.path!r} {mark}")
+            self._nursery().start_soon(self._run, one, lambda host: self._apply(host, at, mark))
 
     async def _apply(self, host: Host, at: ArenaPath, mark: Mark | None) -> None:
         await host.service.mark_apply([MarkChange(at, mark)])

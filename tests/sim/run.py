@@ -71,6 +71,7 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True, bug: str 
     outcome.figures = (
         f"{len(household.hosts)} hosts, {household.rests} rests, {household.deaths} deaths,"
         f" {household.requests.answered} answers, {guards.removals} removals, {guards.evictions} evictions,"
+        f" {guards.given_up} copies given up,"
         f" {guards.reservations} reservations"
     )
     outcome.cpu_s = time.process_time() - started
