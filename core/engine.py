@@ -268,9 +268,9 @@ class Engine:
             if key in links and arena.name in links[key].arenas
         ]
 
-    def sources(self, arena: Arena, node: int, content: Hash | None) -> list[PeerLink]:
+    def sources(self, arena: Arena, node: int, content: Hash, size: int) -> list[PeerLink]:
         """Return where to fetch a content from: this host, if a real file has it, else those that hold it."""
-        if content is not None and arena.can_copy(content, arena.cache.shown(node).size, self.self_key):
+        if arena.can_copy(content, size, self.self_key):
             return [self._self_link]
         return self.holders(arena, node, content)
 

@@ -286,7 +286,7 @@ class Realizer:
                     self._record_deleted(work)
                 else:
                     self._record_real(work, placement.path, result)
-                if work.hash is not None and placement.source == arena.blobs.file_path(work.hash):
+                if work.hash is not None and _is_of_blob(placement, work.hash):
                     taken.append(work.hash)
                 if work.kind is not Kind.DIR:
                     what = _what(action, result)
@@ -397,6 +397,11 @@ def _author(work: Work) -> PeerKey | None:
     """Return whose change made the shown version out of this host's."""
     before = Vector(work.entry.vector) if work.entry is not None else EMPTY
     return next(iter(advanced(before, Vector(work.vector))), None)
+
+
+def _is_of_blob(placement: Placement, content: Hash) -> bool:
+    """Say whether the blob's own file was renamed away, not a copy of it."""
+    return placement.source is not None and placement.source.name == content.hex()
 
 
 def _what(action: Action, result: Placed) -> FileChange:

@@ -189,6 +189,36 @@ async def test_a_rename_over_another_file_replaces_it(pair: tuple[Host, Host]) -
 
 
 @pytest.mark.trio
+@pytest.mark.parametrize("mark", [Mark.WATCH, Mark.KEEP, Mark.OWN])
+async def test_a_rename_by_a_peer_is_told_as_one_and_not_as_deletions(
+    pair: tuple[Host, Host], mark: Mark
+) -> None:
+    a, b = pair
+    for number in range(5):
+        a.write(f"old/{number}", os.urandom(100))
+    a.write("file", b"file")
+    a.write("stays", b"stays")
+    async with both(a, b, mark):
+        b.events.clear()
+        (a.data / "old").rename(a.data / "new")
+        (a.data / "file").rename(a.data / "elsewhere")
+        (a.data / "stays").unlink()
+        await until(lambda: b.node("new/0") and b.node("elsewhere") and not b.node("stays"))
+        await a.idle()
+        await b.idle()
+        told = {
+            (event.what, event.origin, event.path)
+            for event in b.events
+            if isinstance(event, FileChanged) and event.peer == "a" and event.what != "dropped"
+        }
+        assert told == {
+            ("renamed", b"old", b"new"),
+            ("renamed", b"file", b"elsewhere"),
+            ("removed", b"", b"stays"),
+        }
+
+
+@pytest.mark.trio
 async def test_a_peer_renames_its_real_files_and_fetches_nothing(pair: tuple[Host, Host]) -> None:
     a, b = pair
     contents = {f"old/{number % 3}/{number}": os.urandom(100 + number) for number in range(60)}
