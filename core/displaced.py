@@ -165,7 +165,7 @@ class DisplacedFiles:
             return Adoption.STAYS
         directory, name = split(path)
         for number in range(1, _NAMES):
-            beside = join(directory, conflict_name(name, arena.host_name, found.mtime_ns, number))
+            beside = join(directory, conflict_name(name, arena.cache.host_name, found.mtime_ns, number))
             placement = Placement(beside, Kind.FILE, found.mtime_ns, found.mode, file)
             try:
                 put = partial(place, datadir, [placement], ino=known[1])

@@ -8,6 +8,7 @@ position, so that nothing is applied twice or lost (spec 4 §Announcing). Engine
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from core.announce import Batch, Group, Phase, entries_of
@@ -16,7 +17,7 @@ from core.choice import LOCAL_PEER, EntryRow, Flag, Shown, show_single
 from core.events import ConflictChanged, FileChanged
 from core.following import follow
 from core.movedmany import follow_many
-from core.paths import join
+from core.paths import join, split
 from core.trashrows import Reason
 from core.types import Holding, Inode, Kind, Mark, PeerKey, RelPath, Vector
 from core.versions import advanced, decode, descends, merge
@@ -25,6 +26,13 @@ _log = logging.getLogger("realize.core.remote")
 
 _EVENTS_PER_BATCH = 100
 """LIMIT: changes of single files that are worth an event each; more are one `TreeChanged`."""
+
+_SELECT = (
+    "SELECT n.name, n.id, n.kind, n.hash, n.vector, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
+    " WHERE n.parent = ? AND n.name = ?"
+)
+_RENAMES_PER_BATCH = 20
+"""LIMIT: renames that are worth an event each in a batch of more than that."""
 
 _INSERT_NODE = (
     "INSERT INTO node (id, parent, name, kind, size, mtime_ns, mode, hash, vector, target, local, flags)"
@@ -67,6 +75,8 @@ class RemoteEntries:
             listing = batch.phase is not Phase.FOLLOW
             is_first = not cache.position(key)[0]
             quiet = batch.phase is not Phase.FOLLOW or batch.count() > _EVENTS_PER_BATCH
+            renamed = {} if listing else _renames(batch)
+            self._tell_renames(renamed, peer_name, quiet=quiet)
             groups = batch.groups
             if quiet and not listing:
                 groups = follow_many(cache, peer, stamp, groups)
@@ -75,6 +85,7 @@ class RemoteEntries:
                     self._follow_renames(peer, group)
             for group in groups:
                 writer = _GroupWriter(cache, peer, peer_name, stamp, group, quiet=quiet, listing=listing)
+                writer.told = {"added": renamed.keys(), "removed": set(renamed.values())}
                 if is_first:
                     writer.given_out = self._given_out
                 writer.write()
@@ -91,6 +102,20 @@ class RemoteEntries:
         for (name, entry), old in zip(entries_of(group, peer), group.renamed_from, strict=True):
             if old and entry.holding == Holding.REAL:
                 follow(self._cache, group.directory, name, entry, RelPath(old))
+
+    def _tell_renames(self, renamed: Mapping[bytes, bytes], peer_name: str, *, quiet: bool) -> None:
+        """Tell what the peer renamed; not what was in a directory that it renamed."""
+        told = []
+        for new, old in renamed.items():
+            (parent, name), (old_parent, old_name) = split(new), split(old)
+            if name != old_name or renamed.get(parent) != old_parent:
+                told.append((new, old))
+        if quiet and len(told) > _RENAMES_PER_BATCH:
+            return
+        for new, old in told:
+            self._cache.emit(
+                FileChanged(arena=self._cache.name, path=new, what="renamed", peer=peer_name, origin=old)
+            )
 
     def _stamp(self, peer: int) -> int:
         row = self._cache.conn.execute("SELECT stamp FROM peer WHERE id = ?", (peer,)).fetchone()
@@ -109,6 +134,16 @@ class RemoteEntries:
         nodes = [row[0] for row in cache.conn.execute(gone, (peer, stamp, anew))]
         for node in nodes:
             cache.refresh(node)
+
+
+def _renames(batch: Batch) -> dict[bytes, bytes]:
+    """Return the old paths of what a peer renamed, by the new ones."""
+    return {
+        join(group.directory, name): old
+        for group in batch.groups
+        for name, holding, old in zip(group.names, group.holdings, group.renamed_from, strict=False)
+        if old and holding == Holding.REAL
+    }
 
 
 class _GroupWriter:
@@ -133,6 +168,8 @@ class _GroupWriter:
         self._listing = listing
         self.given_out: int | None = None
         """The highest counter of ours before this process began; None if the peer was heard before."""
+        self.told: dict[str, Set[bytes]] = {}
+        """Paths of which it was told that they were renamed, instead of what it looks like."""
         self._group = group
         self._parent = cache.tree.ensure_dir(group.directory)
         self._wanted = cache.marks.of_directory(self._parent) is not Mark.WATCH
@@ -143,19 +180,17 @@ class _GroupWriter:
         self._dirty: list[int] = []
 
     def write(self) -> None:
-        cache, conn, parent = self._cache, self._cache.conn, self._parent
-        select = (
-            "SELECT n.id, n.kind, n.hash, n.vector, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
-            " WHERE n.parent = ? AND n.name = ?"
-        )
+        cache, parent, names = self._cache, self._parent, self._group.names
+        found = self._known(names)
+        once = len(set(names)) == len(names)
         appeared: set[bytes] = set()
         for name, entry in entries_of(self._group, self._peer):
             live = entry.holding != Holding.TOMBSTONE
             if name in self._new_names:
                 self._flush_new()
-            known: list[Any] = conn.execute(select, (parent, name)).fetchall()
-            if not known and self._was_deleted(name, entry):
-                known = conn.execute(select, (parent, name)).fetchall()
+            known = found.get(name, []) if once else self._known([name]).get(name, [])
+            if not known and cache.graves.matter() and self._was_deleted(name, entry):
+                known = self._known([name]).get(name, [])
                 if not known:
                     continue
             if not known:
@@ -166,7 +201,7 @@ class _GroupWriter:
                 continue
             if not live or entry.holding == Holding.DROPPED:
                 appeared.discard(name)
-            node, *was, _ = known[0]
+            _, node, *was, _ = known[0]
             self._update(Inode(node), _Known(*was), [row[-1] for row in known], name, entry)
         self._flush_new()
         if appeared:
@@ -174,6 +209,13 @@ class _GroupWriter:
             cache.show_directory(parent)
         if self._dirty:
             cache.mark_dirty(self._dirty)
+
+    def _known(self, names: Sequence[bytes]) -> dict[bytes, list[Any]]:
+        """Return what is known of names in the directory: a row of node and entry for each who holds one."""
+        rows: dict[bytes, list[Any]] = {}
+        for row in self._cache.conn.executemany(_SELECT, [(self._parent, name) for name in names]):
+            rows.setdefault(row[0], []).append(row)
+        return rows
 
     def _was_deleted(self, name: bytes, entry: EntryRow) -> bool:
         """Say whether a path without a node is known to be deleted, for all that this entry knows.
@@ -318,10 +360,13 @@ class _GroupWriter:
         )
 
     def _event(self, name: bytes, what: str) -> None:
+        path = join(self._group.directory, name)
+        if path in self.told.get(what, ()):
+            return
         self._cache.emit(
             FileChanged(
                 arena=self._cache.name,
-                path=join(self._group.directory, name),
+                path=path,
                 what=what,  # type: ignore[arg-type]  # one of the literals, from the calls above
                 peer=self._event_peer,
             )

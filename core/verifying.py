@@ -20,6 +20,7 @@ from core.disk import opened
 from core.errors import ChangedError, RealizeError
 from core.events import FileChange, FileChanged
 from core.hashing import TruncatedError, hash_descriptor
+from core.jobs import EndIfCancelled
 from core.paths import display
 from core.placing import Identity
 from core.ports import PeerLink
@@ -61,6 +62,7 @@ class Verifier:
     def __init__(self, engine: Engine, arena: Arena, node: int, *, repair: bool) -> None:
         """Verify what ``arena`` holds at and below ``node``."""
         self._engine, self._arena, self._repair = engine, arena, repair
+        self.at = ArenaPath(arena.name, arena.cache.tree.path(node))
         self._items = self._find(node)
         self.files = len(self._items)
         self.bytes = sum(item.size for item in self._items)
@@ -221,12 +223,25 @@ def _hash_real(datadir: bytes, path: RelPath, identity: Identity) -> Hash:
 async def verify(
     engine: Engine, places: list[tuple[Arena, int]], *, repair: bool
 ) -> AsyncGenerator[VerifyStep, None]:
-    """Verify what is held at and below these nodes; see `Api.verify`. An async generator."""
+    """Verify what is held at and below these nodes; see `Api.verify`. An async generator.
+
+    Each place is a job as any other, for whoever looks at what this host does; it does not wait for churten.
+    """
     runs = [Verifier(engine, arena, node, repair=repair) for arena, node in places]
     files_total, bytes_total = sum(run.files for run in runs), sum(run.bytes for run in runs)
     files_done = bytes_done = 0
+    board = engine.churten.board
     for run in runs:
-        async for at, outcome, count, detail in run.run():
-            files_done += 1
-            bytes_done += count
-            yield VerifyStep(at, outcome, count, detail, files_done, files_total, bytes_done, bytes_total)
+        if not run.files:
+            continue
+        job = board.begin(run.at, "verify", run.files, run.bytes)
+        bad = 0
+        with EndIfCancelled(board, job):
+            async for at, outcome, count, detail in run.run():
+                files_done += 1
+                bytes_done += count
+                bad += outcome in ("damaged", "unreadable")
+                board.advance(job, job.bytes_done + count)
+                yield VerifyStep(at, outcome, count, detail, files_done, files_total, bytes_done, bytes_total)
+        reason = f"{bad} file{'' if bad == 1 else 's'} could not be repaired" if bad else ""
+        board.end(job, "failed" if bad else "finished", reason)

@@ -154,6 +154,16 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("arenas.get", "g", "get", "Fetch the whole content now", "get", ("arenas",), _needs_path),
     Command(
+        "arenas.verify",
+        "v",
+        "verify",
+        "Read what is here again, and repair what is damaged from peers",
+        "verify",
+        ("arenas",),
+        _needs_path,
+        footer=False,
+    ),
+    Command(
         "arenas.filter",
         "slash",
         "filter",

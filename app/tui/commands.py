@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
@@ -86,6 +87,36 @@ class Commands:
             )
         else:
             self._me.say(f"fetched {what}: {plural(done, 'file')}")
+
+    def do_verify(self) -> None:
+        """Read what is held of what is chosen again; how far it is shows among the jobs."""
+        app = self._me
+        targets = app.pane.targets()
+        what = path_text(targets[0]) if len(targets) == 1 else plural(len(targets), "path")
+        app.say(f"verifying {what}")
+        app.run_guarded(self._verify(targets, what), f"verifying {what}")
+
+    async def _verify(self, targets: tuple[ArenaPath, ...], what: str) -> None:
+        async def work(api: Api) -> tuple[Counter[str], list[str]]:
+            counts: Counter[str] = Counter()
+            bad = []
+            for at in targets:
+                async with aclosing(api.verify(at)) as steps:  # type: ignore[type-var]  # an async generator
+                    async for step in steps:
+                        counts[step.outcome] += 1
+                        if step.outcome in ("damaged", "unreadable"):
+                            bad.append(f"{path_text(step.at)}: {name(step.detail)}")
+            return counts, bad
+
+        counts, bad = await self._me.bridge.call(work)
+        if bad:
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            hint = "connect a peer that holds it, then v again"
+            self._me.say(f"not as it should be: {bad[0]}{more}", "error", hint)
+            return
+        rest = [f"{counts[kind]} {kind}" for kind in ("repaired", "changed") if counts[kind]]
+        found = ", ".join([f"{plural(counts['ok'], 'file')} as they should be", *rest])
+        self._me.say(f"verified {what}: {found}")
 
     def do_confirm_deletes(self) -> None:
         """Let held deletions go on, of one arena after the other; asks."""

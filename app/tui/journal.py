@@ -166,7 +166,8 @@ def line_of(event: ev.AnyEvent) -> Line | None:
         case ev.FileChanged():
             by = f" by {name(event.peer)}" if event.peer else ""
             at = ArenaPath(event.arena, event.path)
-            return Line(event.at_ns, event.what, path_text(at) + by, "", at)
+            was = f"{path_text(ArenaPath(event.arena, event.origin))} → " if event.origin else ""
+            return Line(event.at_ns, event.what, was + path_text(at) + by, "", at)
         case ev.FilesChanged(cause="user", what="added" | "replaced"):
             return None  # told when it happened (`FileChanged`); this is with the hash, for the record
         case ev.FilesChanged():

@@ -16,7 +16,7 @@ from blake3 import blake3
 from core.announce import Batch, Phase
 from core.datadir import Datadir
 from core.events import FileChanged, JobChanged
-from core.placing import move
+from core.placing import move, place
 from core.scanner import Scanner
 from core.types import FileState, Mark, RelPath
 from tests.core.engines import PATIENCE_S, Host, linked, until
@@ -189,6 +189,36 @@ async def test_a_rename_over_another_file_replaces_it(pair: tuple[Host, Host]) -
 
 
 @pytest.mark.trio
+@pytest.mark.parametrize("mark", [Mark.WATCH, Mark.KEEP, Mark.OWN])
+async def test_a_rename_by_a_peer_is_told_as_one_and_not_as_deletions(
+    pair: tuple[Host, Host], mark: Mark
+) -> None:
+    a, b = pair
+    for number in range(5):
+        a.write(f"old/{number}", os.urandom(100))
+    a.write("file", b"file")
+    a.write("stays", b"stays")
+    async with both(a, b, mark):
+        b.events.clear()
+        (a.data / "old").rename(a.data / "new")
+        (a.data / "file").rename(a.data / "elsewhere")
+        (a.data / "stays").unlink()
+        await until(lambda: b.node("new/0") and b.node("elsewhere") and not b.node("stays"))
+        await a.idle()
+        await b.idle()
+        told = {
+            (event.what, event.origin, event.path)
+            for event in b.events
+            if isinstance(event, FileChanged) and event.peer == "a" and event.what != "dropped"
+        }
+        assert told == {
+            ("renamed", b"old", b"new"),
+            ("renamed", b"file", b"elsewhere"),
+            ("removed", b"", b"stays"),
+        }
+
+
+@pytest.mark.trio
 async def test_a_peer_renames_its_real_files_and_fetches_nothing(pair: tuple[Host, Host]) -> None:
     a, b = pair
     contents = {f"old/{number % 3}/{number}": os.urandom(100 + number) for number in range(60)}
@@ -319,6 +349,30 @@ async def test_a_peer_that_missed_the_history_ends_the_same(pair: tuple[Host, Ho
         await a.idle()
         await b.idle()
         assert await same(a, b)
+
+
+@pytest.mark.trio
+async def test_a_rename_while_the_old_path_becomes_real_leaves_nothing_behind(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    a.write("f", b"content")
+    async with both(a, b, Mark.KEEP):
+
+        def place_meanwhile(*args: Any, **options: Any) -> object:  # noqa: ANN401 - as the real one
+            placed = place(*args, **options)
+            if not (a.data / "g").exists():
+                (a.data / "f").rename(a.data / "g")
+                trio.from_thread.run(until, lambda: b.node("g"))
+            return placed
+
+        monkeypatch.setattr("core.realizer.place", place_meanwhile)
+        await b.mark("", Mark.OWN)
+        await until(lambda: b.real() == {b"g": b"content"})
+        await a.idle()
+        await b.idle()
+        assert await same(a, b)
+        assert set(await b.tree()) == {b"g"}
 
 
 # -- twice, late, and killed

@@ -11,6 +11,7 @@ from blake3 import blake3
 from core import audit
 from core.api import ArenaPath, EvictStep, LogLine, VerifyStep
 from core.choice import Flag
+from core.events import JobChanged
 from core.types import FileState, Hash, Mark
 from tests.core.engines import Host, linked, until
 
@@ -194,6 +195,13 @@ async def test_a_rotten_file_without_a_good_copy_stays_marked_and_is_told_each_t
                 (b"g", "ok"),
             ]
             assert anna.arena.cache.shown(node).flags & Flag.DAMAGED
+            jobs = [event for event in anna.events if isinstance(event, JobChanged)]
+            assert [(job.phase, job.files, job.bytes_total) for job in jobs if job.phase != "progress"] == [
+                ("started", 2, 8004),
+                ("failed", 2, 8004),
+            ]
+            assert "1 file could not be repaired" in jobs[-1].reason
+            anna.events.clear()
         assert "damaged" in dict((await anna.service.why(at("f"))).lines)
         assert not anna.running.provider.have("docs", _hash(b"precious" * 1000)), "it is not offered to peers"
         assert len((anna.data / "f").read_bytes()) == 8000, "it is left as it is"
@@ -201,6 +209,14 @@ async def test_a_rotten_file_without_a_good_copy_stays_marked_and_is_told_each_t
         await anna.idle()
         assert not anna.arena.cache.shown(node).flags & Flag.DAMAGED
         assert {step.outcome for step in await _verified(anna)} == {"ok"}
+        assert [event.phase for event in anna.events if isinstance(event, JobChanged)][-1] == "finished"
+        under_way = anna.service.verify()
+        await anext(under_way)
+        (row,) = (await anna.service.jobs()).rows
+        assert (row.action, row.files, row.state) == ("verify", 2, "active")
+        await under_way.aclose()  # type: ignore[attr-defined]  # an async generator
+        assert (await anna.service.jobs()).rows == ()
+        assert [event.phase for event in anna.events if isinstance(event, JobChanged)][-1] == "cancelled"
 
 
 async def test_a_file_that_is_being_changed_is_not_damaged(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from core.api import (
     Status,
     TrashRow,
     Usage,
+    VerifyOutcome,
     VerifyStep,
     Why,
 )
@@ -116,6 +117,8 @@ class FakeApi:
         self.hash_progress: tuple[str, int, int, int, int, float] | None = None
         self.running = True
         self.calls: collections.Counter[str] = collections.Counter()
+        self.damaged: dict[ArenaPath, str] = {}
+        """Files that `verify` finds damaged, and why they could not be repaired."""
         self.failing: dict[str, Exception] = {}
         """Calls by name that raise this."""
         self.held_up: dict[str, trio.Event] = {}
@@ -580,7 +583,9 @@ class FakeApi:
         for count, here in enumerate(files, 1):
             held = self._arenas[here.arena].files[here.path].held
             done += held
-            yield VerifyStep(here, "ok", held, "", count, len(files), done, total)
+            detail = self.damaged.get(here, "")
+            outcome: VerifyOutcome = "damaged" if detail else "ok"
+            yield VerifyStep(here, outcome, held, detail, count, len(files), done, total)
 
     async def evict(self, paths: Sequence[ArenaPath]) -> AsyncIterator[EvictStep]:
         await self._checked("evict")

@@ -535,6 +535,15 @@ async def test_get_fetches_and_says_what_could_not_be(dashboard: Opener) -> None
         await screen.until(lambda: any("no connected peer holds it" in toast for toast in screen.toasts))
 
 
+async def test_verify_says_what_it_found(dashboard: Opener) -> None:
+    async with dashboard(household.sample()) as screen:
+        await screen.press("v")
+        await screen.until(lambda: any("as they should be" in toast for toast in screen.toasts))
+        screen.api.damaged[ArenaPath("docs", b"README.md")] = "no connected peer holds it"
+        await screen.press("v")
+        await screen.until(lambda: any("should be: docs/README.md" in toast for toast in screen.toasts))
+
+
 @pytest.mark.parametrize(
     "theme", ["realize", "realize-light", "high-contrast", "colour-blind-safe", "ansi-dark"]
 )
