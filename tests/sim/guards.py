@@ -169,7 +169,7 @@ class Guards(trio.abc.Instrument):
         """A host gives up copies; where another one is does not matter: users move files meanwhile."""
         self.given_up += 1
         host = next(host for host in self._hosts if host.running and host.arena is arena)
-        if content not in self._ledger.wanted:
+        if content not in self._ledger.wanted or content in self._ledger.unsure:
             return
         for other in self._hosts:
             found = other.query(_DURABLE, (content,))
