@@ -99,6 +99,21 @@ def test_hostile_names_are_made_visible_everywhere() -> None:
     assert not any(char in text for text in texts for char in "\x1b\u202e\n")
 
 
+@pytest.mark.parametrize(
+    ("skew_s", "text"),
+    [
+        (30 * 365 * 86_400.0, "⚠ clock 10950 d 0 h off"),
+        (-30 * 365 * 86_400.0, "⚠ clock -10950 d 0 h off"),
+        (4, ""),
+    ],
+)
+def test_a_peer_whose_clock_is_years_off_is_warned_about(skew_s: float, text: str) -> None:
+    row = peer_row(msgspec.structs.replace(PEER, clock_skew_s=skew_s), (), 0)
+    shown = "".join(part for cell in row.cells for part in _spans(cell))
+    assert text in shown
+    assert bool(text) is ("clock" in shown)
+
+
 JOB: dict[str, Any] = {"job": 1, "arena": "docs", "path": b"a", "action": "unrealize", "bytes_total": 2048}
 
 
