@@ -78,8 +78,6 @@ class Arena:
         self._now_ns = now_ns
         self.peer_names: Mapping[PeerKey, str] = {}
         """Names of the configured peers, for events; set by the engine."""
-        self.host_name = "this-host"
-        """Name of this host, for copies of files that are told apart by it; set by the engine."""
         self.offline = ""
         """Why the datadir is not used; "" when it is."""
         self.trouble = Trouble(self._trouble_changed)

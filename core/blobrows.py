@@ -195,10 +195,13 @@ class BlobRows:
         """Move those blobs that are pending removal to the working area, in one transaction."""
         self._change_area(contents, Area.PENDING, Area.WORKING)
 
-    def delete_many(self, contents: Iterable[Hash]) -> None:
-        """Delete rows, in one transaction."""
+    def delete_many(self, contents: Iterable[Hash]) -> int:
+        """Delete rows, in one transaction; returns the disk use that was recorded in them."""
         with transaction(self._conn):
-            self._conn.executemany("DELETE FROM blob WHERE hash = ?", ((h,) for h in contents))
+            rows: list[Any] = self._conn.executemany(
+                "DELETE FROM blob WHERE hash = ? RETURNING disk_bytes", ((h,) for h in contents)
+            ).fetchall()
+        return sum(row[0] for row in rows)
 
     def touch_many(self, uses: Iterable[tuple[Hash, int]]) -> None:
         """Set the time of the last use (wall clock, ns) of many blobs, in one transaction."""

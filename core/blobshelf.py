@@ -226,13 +226,10 @@ class Shelf:
 
     def forget(self, contents: Sequence[Hash]) -> int:
         """Delete rows whose files are gone; returns the bytes that were counted for them."""
-        freed = 0
+        for content in contents:
+            self._uses.pop(content, None)
         with transaction(self.conn):
-            for content in contents:
-                row = self.rows.get(content)
-                freed += row.disk_bytes if row is not None else 0
-                self._uses.pop(content, None)
-            self.rows.delete_many(contents)
+            freed = self.rows.delete_many(set(contents))
         self.quota.settle(-freed)
         return freed
 

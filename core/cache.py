@@ -59,6 +59,8 @@ class ArenaCache:
     ) -> None:
         """Open the cache on its database; makes root and history when the database is new."""
         self.name = name
+        self.host_name = "this-host"
+        """Name of this host, for copies of files that are told apart by it; set by the engine."""
         self.conn = conn
         self.self_key = self_key
         self._inodes = inodes

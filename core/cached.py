@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.choice import LOCAL_PEER
+from core.events import Warned
 from core.history import Op
+from core.paths import conflict_name, display, join
 from core.trashrows import Reason
-from core.types import Hash, Holding, PeerKey
+from core.types import Hash, Holding, PeerKey, RelPath
 from core.versions import merge
 
 if TYPE_CHECKING:
@@ -113,10 +116,51 @@ class CachedContent:
                 cache.changes.touched.add(cache.tree.parent_and_name(node)[0])
         return nodes
 
-    def give_up(self, node: int, by: PeerKey | None, why: Reason) -> None:
+    def make_way(self, node: int, place: tuple[int, bytes] | None = None) -> None:
+        """Let a file that a user made or put at the path of a node take the place of its cached copy.
+
+        Inside `write`, once the new file has its vector. ``place``: directory and name of the path, where the
+        node is elsewhere already. A copy that was never in the datadir could not be seen there, and is no
+        earlier version of the new file: it stays beside it, under a name of its own, unless somebody else
+        is known to have it for good. What was seen there is given up as any file that its user replaced.
+        """
+        cache = self._cache
+        entry = cache.local_entry(node)
+        if entry is None or entry.holding != Holding.CACHED or entry.hash is None:
+            return
+        parent, name = place or cache.tree.parent_and_name(node)
+        directory = cache.tree.directory_path(parent)
+        if cache.local_ino(node) or self._has_durable_holder(node, entry.hash):
+            self.give_up(node, cache.self_key, Reason.REPLACED, path=join(directory, name))
+            return
+        names = (conflict_name(name, cache.host_name, entry.mtime_ns, number) for number in count(1))
+        free = next(one for one in names if cache.tree.child(parent, one) is None)
+        beside = cache.tree.ensure_child(parent, free)
+        cache.remove_entry(node, LOCAL_PEER)
+        cache.history.append(node, Op.DROP)
+        cache.refresh(node)
+        cache.put_entry(beside, entry._replace(vector=cache.vector_over(beside, [])))
+        cache.history.append(beside, Op.AVAILABLE)
+        cache.refresh(beside)
+        cache.mark_dirty([beside])
+        text = (
+            f"{display(join(directory, name))} was made here while this host had the only copy of another"
+            f" file of that name; that one is {display(join(directory, free))} now"
+        )
+        cache.emit(Warned(arena=cache.name, text=text, hint="compare them, and delete what is not needed"))
+
+    def _has_durable_holder(self, node: int, content: bytes) -> bool:
+        row = self._cache.conn.execute(
+            "SELECT 1 FROM entry WHERE node = ? AND peer > 0 AND hash = ? AND holding IN (1, 4) LIMIT 1",
+            (node, content),
+        ).fetchone()
+        return row is not None
+
+    def give_up(self, node: int, by: PeerKey | None, why: Reason, *, path: RelPath | None = None) -> None:
         """Give up the cached copy of a version that is outdated now: its content goes to the trash.
 
-        Inside `write`, after `refresh`. ``by`` is whose change outdated it.
+        Inside `write`, after `refresh`. ``by`` is whose change outdated it; ``path`` where it was, if the
+        node is elsewhere already.
         """
         cache = self._cache
         entry = cache.local_entry(node)
@@ -128,7 +172,7 @@ class CachedContent:
         if not self.has(content, node):
             cache.trash.put_aside(content)
         cache.trash.put(
-            cache.tree.path(node),
+            path if path is not None else cache.tree.path(node),
             content,
             entry.size,
             mtime_ns=entry.mtime_ns,

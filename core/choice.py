@@ -86,6 +86,9 @@ def choose(entries: Sequence[EntryRow]) -> Shown:
         return NOTHING
     if len(entries) == 1:
         return show_single(entries[0])
+    if _is_one_content(entries):
+        best, local = max(entries, key=_rank), max(map(_local, entries))
+        return show_single(best)._replace(local=local)
     versions = _maximal(group_versions(entries))
     live = [version for version in versions if not version.deleted]
     if not live:
@@ -106,6 +109,18 @@ def choose(entries: Sequence[EntryRow]) -> Shown:
         meta.target,
         local,
         int(flags),
+    )
+
+
+def _is_one_content(entries: Sequence[EntryRow]) -> bool:
+    """Say whether all hold the same file with the same vector, as mostly: there is nothing to choose then."""
+    first = entries[0]
+    return first.hash is not None and all(
+        entry.hash == first.hash
+        and entry.vector == first.vector
+        and entry.kind == Kind.FILE
+        and entry.holding != Holding.TOMBSTONE
+        for entry in entries
     )
 
 

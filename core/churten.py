@@ -16,7 +16,7 @@ from core.api import HashingRow, Jobs
 from core.errors import StoreError
 from core.events import ChurtenChanged, EventBus
 from core.jobs import JobBoard
-from core.runner import ArenaRunner, Holders
+from core.runner import ArenaRunner, Holders, Sources
 from core.work import PEER_REASONS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Churten:
         self,
         arenas: Mapping[str, Arena],
         events: EventBus,
-        sources: Holders,
+        sources: Sources,
         durable: Holders,
         now_ns: Callable[[], int],
         *,

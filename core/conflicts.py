@@ -173,7 +173,7 @@ class Resolver:
             raise ChangedError(f"a version of {self._text} is not hashed yet", hint="try again soon")
         content = Hash(one.meta.hash)
         if not arena.blobs.held(content):
-            links = self._engine.sources(arena, self._node, content)
+            links = self._engine.sources(arena, self._node, content, one.meta.size)
             if not links:
                 raise NoHolderError(
                     f"no connected peer holds that version of {self._text}",

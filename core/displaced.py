@@ -60,10 +60,13 @@ class DisplacedFiles:
         """Those for which there was no room."""
         self._told: set[Path] = set()
         self._busy: set[Path] = set()
+        self._weights: dict[Path, int] = {}
+        self._weight = 0
 
     def note(self, file: Path, path: RelPath, why: Why) -> None:
         """Remember a file that was displaced, so that it is settled whatever becomes of who did it."""
         self.waiting[file] = path, why
+        self._weigh(file)
 
     async def run(self) -> None:
         """Try again what waits, for ever."""
@@ -85,34 +88,41 @@ class DisplacedFiles:
         If it was written to since it was indexed it goes beside the path instead. While a program has it
         open for writing, or there is no room, it waits, and is tried again every few seconds.
         """
-        self.note(file, path, why)
+        self.waiting[file] = path, why
         if file in self._busy:
             return False
         self._busy.add(file)
-        self._count()  # not this one: its room is reserved as that of any content
+        self._put_weight(file, 0)  # its room is reserved now, as that of any content
         try:
             adopted = await self._settle(file, path, why)
         finally:
             self._busy.remove(file)
-            self._count()
+            self._weigh(file)
         (self._stuck.add if adopted is Adoption.STAYS else self._stuck.discard)(file)
         if adopted not in (Adoption.IN_USE, Adoption.STAYS):
             self.waiting.pop(file, None)
             self._told.discard(file)
-            self._count()
+            self._put_weight(file, 0)
         elif file not in self._told:
             level = logging.WARNING if adopted is Adoption.STAYS else logging.INFO
             _log.log(level, "%s: %s of %s: %s", self._arena.name, file, display(path), adopted.value)
             self._told.add(file)
         return adopted is Adoption.DONE
 
-    def _count(self) -> None:
-        """Let the quota know what the files that wait take on the disk."""
-        total = 0
-        for file in self.waiting.keys() - self._busy:
-            with contextlib.suppress(OSError):
-                total += file.lstat().st_blocks * 512
-        self._arena.blobs.quota.displaced(total)
+    def _weigh(self, file: Path) -> None:
+        """Let the quota know what a file that waits takes on the disk now; it may still grow."""
+        disk_bytes = 0
+        with contextlib.suppress(OSError):
+            disk_bytes = file.lstat().st_blocks * 512
+        self._put_weight(file, disk_bytes)
+
+    def _put_weight(self, file: Path, disk_bytes: int) -> None:
+        before = self._weights.pop(file, 0)
+        if disk_bytes:
+            self._weights[file] = disk_bytes
+        if disk_bytes != before:
+            self._weight += disk_bytes - before
+            self._arena.blobs.quota.displaced(self._weight)
 
     @property
     def without_room(self) -> int:
@@ -155,7 +165,7 @@ class DisplacedFiles:
             return Adoption.STAYS
         directory, name = split(path)
         for number in range(1, _NAMES):
-            beside = join(directory, conflict_name(name, arena.host_name, found.mtime_ns, number))
+            beside = join(directory, conflict_name(name, arena.cache.host_name, found.mtime_ns, number))
             placement = Placement(beside, Kind.FILE, found.mtime_ns, found.mode, file)
             try:
                 put = partial(place, datadir, [placement], ino=known[1])

@@ -72,7 +72,7 @@ class Engine:
             undo.pop_all()
         for each in self.arenas.values():
             each.peer_names = {key: name for name, key in peer_keys.items()}
-            each.host_name = config.node.name
+            each.cache.host_name = config.node.name
         self.counters = {name: ArenaCounter(arena.db_path) for name, arena in self.arenas.items()}
         self._counts: dict[str, tuple[int, ArenaCounts]] = {}
         self._counting = trio.CapacityLimiter(1)
@@ -268,9 +268,9 @@ class Engine:
             if key in links and arena.name in links[key].arenas
         ]
 
-    def sources(self, arena: Arena, node: int, content: Hash | None) -> list[PeerLink]:
+    def sources(self, arena: Arena, node: int, content: Hash, size: int) -> list[PeerLink]:
         """Return where to fetch a content from: this host, if a real file has it, else those that hold it."""
-        if content is not None and arena.can_copy(content, arena.cache.shown(node).size, self.self_key):
+        if arena.can_copy(content, size, self.self_key):
             return [self._self_link]
         return self.holders(arena, node, content)
 

@@ -20,7 +20,7 @@ _SAY_EVERY_S = 0.1
 
 
 async def fetch_files(
-    files: Sequence[tuple[Arena, int]], holders: Callable[[Arena, int, Hash], list[PeerLink]]
+    files: Sequence[tuple[Arena, int]], holders: Callable[[Arena, int, Hash, int], list[PeerLink]]
 ) -> AsyncIterator[GetProgress]:
     """Fetch the files at these nodes, a few at a time; yields their progress until all have ended."""
     send, receive = trio.open_memory_channel[GetProgress](64)
@@ -41,7 +41,7 @@ async def fetch_files(
 async def _fetch_one(
     arena: Arena,
     node: int,
-    holders: Callable[[Arena, int, Hash], list[PeerLink]],
+    holders: Callable[[Arena, int, Hash, int], list[PeerLink]],
     out: trio.MemorySendChannel[GetProgress],
 ) -> None:
     at = ArenaPath(arena.name, arena.cache.tree.path(node))
@@ -67,7 +67,7 @@ async def _fetch_one(
         if shown.hash is None:
             raise NoHolderError("it is not hashed yet by the peer that changed it", hint="try again soon")
         content = Hash(shown.hash)
-        links = holders(arena, node, content)
+        links = holders(arena, node, content, size)
         if not links:
             raise NoHolderError("no connected peer holds it", hint="see `realize peer list`")
         await arena.fetcher.download(content, size, links, progress=progress)

@@ -112,6 +112,10 @@ class Graves:
         """Say whether there may be any: nothing has to be asked if not."""
         return self._any
 
+    def matter(self) -> bool:
+        """Say whether what turns up may have been deleted: there are any, or some were forgotten."""
+        return self._any or bool(self.floor)
+
     def rolled_back(self) -> None:
         """Read again what is written."""
         self._any = self._conn.execute("SELECT 1 FROM grave LIMIT 1").fetchone() is not None

@@ -19,7 +19,6 @@ from core.marking import set_mark
 from core.paths import join, split
 from core.ports import Found, Hashed, LocalRow, Marked, Unhashed
 from core.renames import Renamer
-from core.trashrows import Reason
 from core.types import BlockList, Hash, Holding, Inode, Kind, RelPath
 from core.versions import RECORD_BYTES
 
@@ -239,7 +238,7 @@ class LocalEntries:
         # A directory that comes back, with a file in it say, is no conflict with its deletion.
         vector = cache.next_vector(node, over_deletions=item.kind == Kind.DIR)
         if row is not None and row[0] == Holding.CACHED and content != row[5]:
-            cache.cached.give_up(node, cache.self_key, Reason.REPLACED)
+            cache.cached.make_way(node)
         entry = EntryRow(
             LOCAL_PEER,
             int(Holding.REAL),

@@ -109,7 +109,7 @@ class MountService:
     ) -> Fetched:
         """See `MountBackend.fetch`."""
         at = self._engine.arena(arena)
-        links = self._engine.sources(at, inode, content)
+        links = self._engine.sources(at, inode, content, size)
         if not links and not self._covered(at, content, start, end):
             raise NoHolderError("no connected peer holds the content", hint=_NO_HOLDER_HINT)
         ahead = end, end + readahead_bytes

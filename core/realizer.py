@@ -24,7 +24,7 @@ from core.events import FileChange, FilesChanged
 from core.filelease import WRITTEN
 from core.following import can_move, moved
 from core.history import Op
-from core.paths import join
+from core.paths import join, split
 from core.placing import Identity, Move, Placed, Placement, adjust, move, place
 from core.rules import Action
 from core.trash import displaced_name
@@ -285,8 +285,8 @@ class Realizer:
                 if action is Action.DELETE:
                     self._record_deleted(work)
                 else:
-                    self._record_real(work, result)
-                if work.hash is not None and placement.source == arena.blobs.file_path(work.hash):
+                    self._record_real(work, placement.path, result)
+                if work.hash is not None and _is_of_blob(placement, work.hash):
                     taken.append(work.hash)
                 if work.kind is not Kind.DIR:
                     what = _what(action, result)
@@ -296,6 +296,8 @@ class Realizer:
             if taken:
                 arena.blobs.given_out(taken)
                 arena.cache.trash.forget(taken)
+                for content in taken:  # RACE: another path may have come to be cached by it meanwhile
+                    arena.cache.mark_dirty(arena.cache.cached.drop(content))
             for (what, peer), files in changed.items():
                 arena.cache.emit(self._event(what, peer, files))
         return outcomes
@@ -317,8 +319,17 @@ class Realizer:
             peer=peer,
         )
 
-    def _record_real(self, work: Work, result: Placed) -> None:
+    def _record_real(self, work: Work, path: RelPath, result: Placed) -> None:
+        """Record what is at a path now.
+
+        RACE: a peer's rename may have been followed while it was put there: another node is at the path then.
+        """
         cache = self._arena.cache
+        node = work.node
+        if cache.tree.parent_and_name(node) != (work.parent, work.name):
+            directory, name = split(path)
+            node = cache.tree.ensure_child(cache.tree.ensure_dir(directory), name)
+            cache.mark_dirty([node])
         mode = work.mode & 0o777 if work.kind is not Kind.SYMLINK else work.mode
         entry = EntryRow(
             LOCAL_PEER,
@@ -331,7 +342,7 @@ class Realizer:
             work.vector,
             work.target,
         )
-        cache.set_real(work.node, entry, result.ino)
+        cache.set_real(node, entry, result.ino)
 
     def _record_deleted(self, work: Work) -> None:
         """Take over the tombstone that superseded the file: nothing new has happened."""
@@ -360,7 +371,7 @@ class Realizer:
             if result.changed:
                 return Outcome(work, CHANGED_HERE)
             with self._arena.cache.write():
-                self._record_real(work, result)
+                self._record_real(work, path, result)
                 self._arena.work.finish([work])
         return Outcome(work)
 
@@ -386,6 +397,11 @@ def _author(work: Work) -> PeerKey | None:
     """Return whose change made the shown version out of this host's."""
     before = Vector(work.entry.vector) if work.entry is not None else EMPTY
     return next(iter(advanced(before, Vector(work.vector))), None)
+
+
+def _is_of_blob(placement: Placement, content: Hash) -> bool:
+    """Say whether the blob's own file was renamed away, not a copy of it."""
+    return placement.source is not None and placement.source.name == content.hex()
 
 
 def _what(action: Action, result: Placed) -> FileChange:

@@ -8,7 +8,7 @@ position, so that nothing is applied twice or lost (spec 4 §Announcing). Engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from core.announce import Batch, Group, Phase, entries_of
@@ -27,6 +27,10 @@ _log = logging.getLogger("realize.core.remote")
 _EVENTS_PER_BATCH = 100
 """LIMIT: changes of single files that are worth an event each; more are one `TreeChanged`."""
 
+_SELECT = (
+    "SELECT n.name, n.id, n.kind, n.hash, n.vector, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
+    " WHERE n.parent = ? AND n.name = ?"
+)
 _RENAMES_PER_BATCH = 20
 """LIMIT: renames that are worth an event each in a batch of more than that."""
 
@@ -180,19 +184,17 @@ class _GroupWriter:
         self._dirty: list[int] = []
 
     def write(self) -> None:
-        cache, conn, parent = self._cache, self._cache.conn, self._parent
-        select = (
-            "SELECT n.id, n.kind, n.hash, n.vector, e.peer FROM node n LEFT JOIN entry e ON e.node = n.id"
-            " WHERE n.parent = ? AND n.name = ?"
-        )
+        cache, parent, names = self._cache, self._parent, self._group.names
+        found = self._known(names)
+        once = len(set(names)) == len(names)
         appeared: set[bytes] = set()
         for name, entry in entries_of(self._group, self._peer):
             live = entry.holding != Holding.TOMBSTONE
             if name in self._new_names:
                 self._flush_new()
-            known: list[Any] = conn.execute(select, (parent, name)).fetchall()
-            if not known and self._was_deleted(name, entry):
-                known = conn.execute(select, (parent, name)).fetchall()
+            known = found.get(name, []) if once else self._known([name]).get(name, [])
+            if not known and cache.graves.matter() and self._was_deleted(name, entry):
+                known = self._known([name]).get(name, [])
                 if not known:
                     continue
             if not known:
@@ -203,7 +205,7 @@ class _GroupWriter:
                 continue
             if not live or entry.holding == Holding.DROPPED:
                 appeared.discard(name)
-            node, *was, _ = known[0]
+            _, node, *was, _ = known[0]
             self._update(Inode(node), _Known(*was), [row[-1] for row in known], name, entry)
         self._flush_new()
         if appeared:
@@ -211,6 +213,13 @@ class _GroupWriter:
             cache.show_directory(parent)
         if self._dirty:
             cache.mark_dirty(self._dirty)
+
+    def _known(self, names: Sequence[bytes]) -> dict[bytes, list[Any]]:
+        """Return what is known of names in the directory: a row of node and entry for each who holds one."""
+        rows: dict[bytes, list[Any]] = {}
+        for row in self._cache.conn.executemany(_SELECT, [(self._parent, name) for name in names]):
+            rows.setdefault(row[0], []).append(row)
+        return rows
 
     def _was_deleted(self, name: bytes, entry: EntryRow) -> bool:
         """Say whether a path without a node is known to be deleted, for all that this entry knows.

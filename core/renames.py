@@ -169,6 +169,7 @@ class Renamer:
             raise KeyError(node)
         old_parent = cache.tree.parent_and_name(node)[0]
         was, will = cache.next_vector(node), cache.next_vector(other)
+        cache.cached.make_way(other)
         if found.kind == Kind.DIR:
             swap_places(cache, node, other)
             swap_claims(cache, node, other)
@@ -314,6 +315,7 @@ class Renamer:
         """
         cache = self._cache
         was, will = cache.next_vector(child), cache.next_vector(left)
+        cache.cached.make_way(left, cache.tree.parent_and_name(child))
         kind, size, mtime_ns, mode, content, _, target, ino = row[5:]
         seen = cache.local_entry(left) if listed else None
         if seen is not None:

@@ -38,6 +38,8 @@ _QUIET_DEBOUNCES = 5
 """LIMIT: a real file is given up that was not changed for so many times the debounce."""
 
 Holders = Callable[["Arena", int, Hash], list[PeerLink]]
+Sources = Callable[["Arena", int, Hash, int], list[PeerLink]]
+"""Where to fetch a content of a node from, given its size."""
 
 
 class ArenaRunner:
@@ -48,7 +50,7 @@ class ArenaRunner:
         arena: Arena,
         board: JobBoard,
         limiter: trio.Semaphore,
-        sources: Holders,
+        sources: Sources,
         durable: Holders,
         now_ns: Callable[[], int],
     ) -> None:
@@ -385,7 +387,7 @@ class ArenaRunner:
     # -- what jobs are about
 
     def _links(self, work: Work) -> list[PeerLink]:
-        return self._sources(self.arena, work.node, work.hash) if work.hash is not None else []
+        return self._sources(self.arena, work.node, work.hash, work.size) if work.hash is not None else []
 
     def _at(self, work: Work) -> ArenaPath:
         parent = self.arena.cache.tree.directory_path(work.parent)

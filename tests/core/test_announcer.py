@@ -203,7 +203,7 @@ async def test_a_subscriber_ends_with_the_same_tree_however_it_was_told(cache: A
 async def test_many_entries_come_in_parts(cache: ArenaCache) -> None:
     LocalEntries(cache).record([found(b"%04d" % number) for number in range(2500)])
     batches = await listing(Announcer(cache))
-    assert max(batch.count() for batch in batches) <= 1000
+    assert max(batch.count() for batch in batches) <= 500
     assert len(dict(items_of(batches))) == 2500
 
 

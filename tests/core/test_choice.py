@@ -134,6 +134,13 @@ def test_metadata_is_that_of_the_newest_vector() -> None:
     assert (shown.mode, shown.mtime_ns) == (0o600, 1)
 
 
+def test_of_one_version_the_latest_metadata_is_shown_and_how_it_is_held_here() -> None:
+    entries = [cached(LOCAL_PEER, H1, a=2), real(1, H1, mtime_ns=5, mode=0o600, a=2), real(2, H1, a=2)]
+    shown = choose(entries)
+    assert shown == Shown(Kind.FILE, len(H1), 5, 0o600, H1, entries[0].vector, None, Holding.CACHED, 0)
+    assert choose(entries[::-1]) == shown
+
+
 def test_concurrent_metadata_has_one_winner() -> None:
     one, other = real(1, H1, mode=0o600, mtime_ns=5, a=1), real(2, H1, mode=0o777, mtime_ns=4, b=1)
     assert choose([one, other]).mode == choose([other, one]).mode == 0o600

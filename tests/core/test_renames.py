@@ -16,7 +16,7 @@ from blake3 import blake3
 from core.announce import Batch, Phase
 from core.datadir import Datadir
 from core.events import FileChanged, JobChanged
-from core.placing import move
+from core.placing import move, place
 from core.scanner import Scanner
 from core.types import FileState, Mark, RelPath
 from tests.core.engines import PATIENCE_S, Host, linked, until
@@ -349,6 +349,30 @@ async def test_a_peer_that_missed_the_history_ends_the_same(pair: tuple[Host, Ho
         await a.idle()
         await b.idle()
         assert await same(a, b)
+
+
+@pytest.mark.trio
+async def test_a_rename_while_the_old_path_becomes_real_leaves_nothing_behind(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    a.write("f", b"content")
+    async with both(a, b, Mark.KEEP):
+
+        def place_meanwhile(*args: Any, **options: Any) -> object:  # noqa: ANN401 - as the real one
+            placed = place(*args, **options)
+            if not (a.data / "g").exists():
+                (a.data / "f").rename(a.data / "g")
+                trio.from_thread.run(until, lambda: b.node("g"))
+            return placed
+
+        monkeypatch.setattr("core.realizer.place", place_meanwhile)
+        await b.mark("", Mark.OWN)
+        await until(lambda: b.real() == {b"g": b"content"})
+        await a.idle()
+        await b.idle()
+        assert await same(a, b)
+        assert set(await b.tree()) == {b"g"}
 
 
 # -- twice, late, and killed

@@ -439,6 +439,41 @@ def test_content_that_is_gone_is_told(cache: ArenaCache) -> None:
     assert cache.shown(node(cache, b"f")).local == 0
 
 
+def _made(path: bytes, ino: int = 7) -> Found:
+    directory, name = split(RelPath(path))
+    return Found(directory, name, Kind.FILE, 7, 5, 0o644, ino)
+
+
+def _beside(cache: ArenaCache, directory: bytes = b"") -> dict[bytes, tuple[bytes | None, int]]:
+    """Return the files of a directory that are told apart by a name of their own: content, and how held."""
+    found = {path: cache.shown(node(cache, path)) for path in kinds(cache) if b".conflict-" in path}
+    return {
+        path: (row.hash, row.local) for path, row in found.items() if split(RelPath(path))[0] == directory
+    }
+
+
+def test_the_only_copy_of_a_file_stays_beside_another_that_is_made_at_its_path(cache: ArenaCache) -> None:
+    hear(cache, A, file(b"f", H1, a=1), file(b"g", H1, a=1))
+    cache.cached.add([node(cache, b"f"), node(cache, b"g")])
+    hear(cache, A, dropped(b"f"))
+    LocalEntries(cache).record([_made(b"f"), _made(b"g", 8)])
+    assert _beside(cache) == {b"f.conflict-this-host-19700101-000000": (H1, Holding.CACHED)}
+    assert not cache.cached.has(H1, node(cache, b"f.conflict-this-host-19700101-000000"))
+
+
+def test_the_only_copy_of_a_file_stays_beside_another_that_is_renamed_to_its_path(cache: ArenaCache) -> None:
+    store = LocalEntries(cache)
+    store.record([_made(b"mine"), Found(RelPath(b""), b"d", Kind.DIR, 0, 5, 0o755, 20), _made(b"d/x", 8)])
+    hear(cache, A, file(b"f", H1, a=1), file(b"e/x", H2, a=1))
+    cache.cached.add([node(cache, b"f"), node(cache, b"e/x")])
+    hear(cache, A, dropped(b"f"), dropped(b"e/x"))
+    assert store.renamed(_made(b"f")._replace(hash_from=RelPath(b"mine")))
+    assert store.renamed(Found(RelPath(b""), b"e", Kind.DIR, 0, 5, 0o755, 20, hash_from=RelPath(b"d")))
+    assert _beside(cache) == {b"f.conflict-this-host-19700101-000000": (H1, Holding.CACHED)}
+    assert _beside(cache, b"e") == {b"e/x.conflict-this-host-19700101-000000": (H2, Holding.CACHED)}
+    assert {row.ino for row in store.local_children(RelPath(b"e")).values()} == {8}
+
+
 # -- whatever the order
 
 _PATHS = [b"f", b"g", b"d", b"d/f", b"d/e/f"]

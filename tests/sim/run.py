@@ -54,8 +54,8 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True, bug: str 
         with world, put_in(bug):
             outcome.found = trio.run(household.run, steps, clock=world.clock, instruments=[household.guards])
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        if _is_interrupt(error):
+            raise KeyboardInterrupt from error
         outcome.found = [*household.ledger.problems, traceback.format_exc()]
     guards = household.guards
     outcome.log = household.ledger.log
@@ -76,6 +76,12 @@ def simulate(root: Path, seed: int, steps: int, *, kills: bool = True, bug: str 
     )
     outcome.cpu_s = time.process_time() - started
     return outcome
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _replay(options: argparse.Namespace, seed: int) -> str:
@@ -101,7 +107,11 @@ def _all(options: argparse.Namespace) -> Iterator[Outcome]:
         yield from (_one(options, seed) for seed in seeds)
         return
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(partial(_one, options), seeds)
+        try:
+            yield from pool.map(partial(_one, options), seeds)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what was not begun is left
+            raise
 
 
 def _options() -> argparse.Namespace:
