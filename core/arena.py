@@ -301,7 +301,7 @@ class Arena:
                 "SELECT node FROM entry WHERE peer = 0 AND hash = ? AND hash IS NOT NULL", (content,)
             ).fetchall()
             text = ", ".join(display(self.cache.tree.path(node)) for (node,) in nodes)
-            last = "" if self.copies.may_evict(content) else " (no other peer is known to hold it)"
+            last = "" if self.copies.held_elsewhere(content) else " (no other peer is known to hold it)"
             paths.append(f"{text or content.hex()[:16]}{last}")
         more = f" and {len(paths) - _TELL_PATHS} more" if len(paths) > _TELL_PATHS else ""
         text = (

@@ -183,7 +183,7 @@ class ArenaCache:
         for key in [key for key in self._peer_ids if key not in kept]:
             peer = self._peer_ids[key]
             with self.write():
-                self._adopt_deletions(peer)
+                self.adopt_deletions(peer)
                 nodes = [
                     row[0] for row in self.conn.execute("SELECT node FROM entry WHERE peer = ?", (peer,))
                 ]
@@ -193,16 +193,18 @@ class ArenaCache:
                 self.conn.execute("DELETE FROM peer WHERE id = ?", (peer,))
                 del self._peer_ids[key]
 
-    def _adopt_deletions(self, peer: int) -> None:
-        """Know of ourselves what a peer that is being forgotten deleted.
+    def adopt_deletions(self, peer: int, *, before: int | None = None) -> None:
+        """Know of ourselves what a peer deleted that is being forgotten, or has forgotten it itself.
+
+        ``before``: only what it listed last before that catch-up.
 
         What others still claim of those paths would come back silently otherwise.
         """
         rows: list[Any] = self.conn.execute(
             "SELECT e.node, e.vector, o.vector FROM entry e"
             " LEFT JOIN entry o ON o.node = e.node AND o.peer = 0"
-            " WHERE e.peer = ? AND e.holding = 0 AND (o.holding IS NULL OR o.holding = 0)",
-            (peer,),
+            " WHERE e.peer = ? AND e.holding = 0 AND (o.holding IS NULL OR o.holding = 0) AND e.stamp < ?",
+            (peer, before if before is not None else 1 << 62),
         ).fetchall()
         for node, vector, own in rows:
             self.put_tombstone(node, merge((Vector(vector), Vector(own or EMPTY))))

@@ -12,7 +12,7 @@ from core.cache import ArenaCache
 from core.choice import Flag
 from core.paths import join
 from core.placing import Identity
-from core.types import HELD, Hash, Holding, Kind, PeerKey, RelPath, Vector
+from core.types import HELD, Hash, Holding, Kind, Mark, PeerKey, RelPath, Vector
 
 
 class Copies:
@@ -23,18 +23,32 @@ class Copies:
         self._cache, self._conn = cache, cache.conn
 
     def may_evict(self, content: Hash) -> bool:
-        """Say whether a blob may be evicted: never where no other peer said that it holds it durably.
+        """Say whether a blob may be evicted for space: it is held elsewhere, and no mark here wants it.
+
+        The mark may have been set a moment ago, with the blob not protected yet.
+        """
+        marks = self._cache.marks
+        return all(
+            held and marks.effective(node, parent) is Mark.WATCH
+            for node, parent, held in self._cached_at(content)
+        )
+
+    def held_elsewhere(self, content: Hash) -> bool:
+        """Say whether another peer said of each path that is cached by a blob that it holds it durably.
 
         That peer need not be asked: if it has given its copy up since, another confirmed one (`core.leases`).
         What peers merely have in their caches proves nothing: they may be evicting it at this moment.
         """
-        row: Any = self._conn.execute(
-            "SELECT 1 FROM entry e WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?"
-            " AND NOT EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0 AND o.hash = e.hash"
-            " AND o.holding IN (1, 4)) LIMIT 1",
+        return all(held for *_, held in self._cached_at(content))
+
+    def _cached_at(self, content: Hash) -> list[Any]:
+        """Return the nodes cached by a blob, with their parents and whether a peer holds it durably."""
+        return self._conn.execute(
+            "SELECT n.id, n.parent, EXISTS (SELECT 1 FROM entry o WHERE o.node = e.node AND o.peer > 0"
+            " AND o.hash = e.hash AND o.holding IN (1, 4)) FROM entry e CROSS JOIN node n ON n.id = e.node"
+            " WHERE e.peer = 0 AND e.hash = ? AND e.hash IS NOT NULL AND e.holding = ?",
             (content, int(Holding.CACHED)),
-        ).fetchone()
-        return row is None
+        ).fetchall()
 
     def real_files(self, content: Hash) -> Iterator[tuple[RelPath, Identity]]:
         """Yield the real files that are indexed with a content; not those known to be damaged."""

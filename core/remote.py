@@ -90,7 +90,7 @@ class RemoteEntries:
                     writer.given_out = self._given_out
                 writer.write()
             if batch.phase is Phase.CATCHUP_COMPLETE:
-                self._drop_unlisted(peer, stamp)
+                self._drop_unlisted(peer, stamp, anew=cache.position(key)[0] not in (b"", batch.uuid))
             if batch.phase in (Phase.FOLLOW, Phase.CATCHUP_COMPLETE):
                 cache.conn.execute(
                     "UPDATE peer SET uuid = ?, seq = ? WHERE id = ?", (batch.uuid, batch.seq, peer)
@@ -121,21 +121,17 @@ class RemoteEntries:
         row = self._cache.conn.execute("SELECT stamp FROM peer WHERE id = ?", (peer,)).fetchone()
         return int(row[0]) if row else 0
 
-    def _drop_unlisted(self, peer: int, stamp: int) -> None:
+    def _drop_unlisted(self, peer: int, stamp: int, *, anew: bool) -> None:
         """Drop what a full listing did not mention: not held there any more, but not deleted either.
 
-        A deletion that is not listed any more was trimmed there; it stays one.
+        A deletion that is not listed any more was trimmed there; it stays one. Unless the peer lost its
+        database and begins ``anew``: then others may never hear of it from there, only from us.
         """
         cache = self._cache
-        nodes = [
-            row[0]
-            for row in cache.conn.execute(
-                "SELECT node FROM entry WHERE peer = ? AND stamp < ? AND holding <> 0", (peer, stamp)
-            )
-        ]
-        if not nodes:
-            return
-        cache.conn.execute("DELETE FROM entry WHERE peer = ? AND stamp < ? AND holding <> 0", (peer, stamp))
+        if anew:
+            cache.adopt_deletions(peer, before=stamp)
+        gone = "DELETE FROM entry WHERE peer = ? AND stamp < ? AND (holding <> 0 OR ?) RETURNING node"
+        nodes = [row[0] for row in cache.conn.execute(gone, (peer, stamp, anew))]
         for node in nodes:
             cache.refresh(node)
 

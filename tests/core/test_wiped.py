@@ -17,7 +17,7 @@ from core.local import LocalEntries
 from core.ports import Found, Hashed
 from core.types import Hash, Kind, Mark, RelPath, Vector
 from core.versions import decode
-from tests.core.caches import H1, H2, SELF, A, B, file, hear, memory_cache, node, vector
+from tests.core.caches import H1, H2, SELF, UUID, A, B, deleted, file, hear, memory_cache, node, vector
 from tests.core.engines import Host, linked, until
 
 trio_test = pytest.mark.trio
@@ -240,3 +240,19 @@ def test_a_newer_version_of_our_own_replaces_a_file_where_the_database_is_the_ol
     hear(cache, A, file(b"f", H2, me=9), seq=2)
     assert cache.shown(node(cache, b"f")).hash == H2
     hear(cache, B, phase=Phase.CATCHUP_START)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_a_peer_deleted_before_it_lost_its_database_is_known_elsewhere_or_not_at_all(
+    cache: ArenaCache, anew: bool
+) -> None:
+    _find(cache, b"written here meanwhile")
+    hear(cache, A, deleted(b"gone", a=2, b=1), deleted(b"written here meanwhile", a=2, b=1))
+    hear(cache, A, phase=Phase.CATCHUP_START, uuid=b"v" * 16 if anew else UUID)
+    hear(cache, A, phase=Phase.CATCHUP_COMPLETE, uuid=b"v" * 16 if anew else UUID)
+    hear(cache, B, file(b"gone", b=1), file(b"written here meanwhile", H2, b=1))
+    gone, written = (node(cache, path) for path in (b"gone", b"written here meanwhile"))
+    own = cache.local_entry(gone)
+    assert cache.shown(gone).kind == Kind.NONE
+    assert (own is not None and own.vector == vector(a=2, b=1)) is anew, "B has to hear of it from us"
+    assert bool(cache.shown(written).flags & Flag.CONFLICT) is anew, "as on the hosts that never heard of it"

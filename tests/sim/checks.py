@@ -62,7 +62,7 @@ def problems(hosts: Sequence[Host], ledger: Ledger, disks: Disks) -> list[str]:
         found += [f"{host.name}: {text}" for text in _left_over(host)]
         found += [f"{host.name}: {text}" for text in _over_quota(host, blobs)]
         found += [f"{host.name}: {text}" for text in _foreign_contents(host, shown[host.name], ledger)]
-    found += _without_durable_copy(hosts, shown[hosts[0].name])
+    found += _without_durable_copy(hosts, shown[hosts[0].name], ledger)
     return found + list(_renames_wrong(hosts[0], shown[hosts[0].name], ledger)) + list(lost(ledger, disks))
 
 
@@ -122,10 +122,12 @@ def durable(host: Host, path: bytes, content: bytes) -> bool:
     return blob is not None and blob.held and blob.area is Area.PROTECTED
 
 
-def _without_durable_copy(hosts: Sequence[Host], shown: list[Node]) -> Iterator[str]:
+def _without_durable_copy(hosts: Sequence[Host], shown: list[Node], ledger: Ledger) -> Iterator[str]:
     """I5: of what is shown somebody has a copy that stays."""
     for node in shown:
         if node.kind != Kind.FILE or node.hash is None or node.flags & Flag.CONFLICT:
+            continue
+        if node.hash in ledger.unsure:
             continue
         if not any(durable(host, node.path, node.hash) for host in hosts):
             held = {host.name: host.arena.blobs.info(Hash(node.hash)) for host in hosts}

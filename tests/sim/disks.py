@@ -58,6 +58,13 @@ class Disks:
         self._refresh([*self._users, *self._blobs])
         return self._known(content, besides)
 
+    def content(self, path: bytes) -> bytes | None:
+        """Return the content of a file, None if there is none."""
+        self._look(path)
+        signature = _signature(path)
+        known = self._files.get(path)
+        return known[1] if known is not None and known[0] == signature else None
+
     def _known(self, content: bytes, besides: bytes) -> bool:
         for place in sorted(self._places.get(content, ())):
             known = self._files.get(place)

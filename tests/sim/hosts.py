@@ -7,7 +7,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,11 @@ class Host:
             (arena,),
             tuple(PeerConfig(other, "") for other in others),
         )
-        self._keys = {other: key_of(other) for other in others}
+        self.others = frozenset(others)
+        self.without: set[str] = set()
+        """Peers that are not in the config of its next life."""
+        self.knows = self.others
+        """Peers that are in the config of its present life."""
         self._engine: MortalEngine | None = None
         self._service: Service | None = None
         self._mount: MountService | None = None
@@ -193,7 +197,7 @@ class Host:
                 self._open()
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.engine.run)
-                    await nursery.start(self.mount.run)
+                    await nursery.start(self._run_mount)
                     started = True
                     task_status.started(True)
         finally:
@@ -204,10 +208,23 @@ class Host:
             if not started and process.killed:
                 task_status.started(False)
 
+    async def _run_mount(self, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self.mount.run(task_status=task_status)
+        except Exception:
+            # What it was doing goes on for a moment after its host died, with everything closed.
+            if not self.process.killed:
+                raise
+
     def _open(self) -> None:
-        self._engine = MortalEngine(self._config, self.key, self._keys, self.process)
+        self.knows = self.others - self.without
+        config = replace(
+            self._config, peers=tuple(peer for peer in self._config.peers if peer.name in self.knows)
+        )
+        keys = {other: key_of(other) for other in sorted(self.knows)}
+        self._engine = MortalEngine(config, self.key, keys, self.process)
         self.stopping = self._engine.closing
-        for other in self._keys:
+        for other in keys:
             self._engine.remember_peer(other, "fp")
         self.connected = ConnectedPeers()
         self._service = Service(self._engine, "fp", self.connected)
@@ -288,7 +305,7 @@ class Line:
     async def run(self) -> None:
         """Connect again and again."""
         while True:
-            if self.cut or not all(host.running for host in self.ends):
+            if self.cut or not self._possible():
                 self._changed = trio.Event()
                 with trio.move_on_after(0.5):
                     await self._changed.wait()
@@ -296,6 +313,11 @@ class Line:
             with trio.CancelScope() as self._scope:
                 await self._connect()
             await trio.sleep(self._rng.choice([0.002, 0.05, 0.5]))
+
+    def _possible(self) -> bool:
+        left, right = self.ends
+        known = right.name in left.knows and left.name in right.knows
+        return known and left.running and right.running
 
     async def _connect(self) -> None:
         left, right = self.ends

@@ -17,6 +17,7 @@ from tests.sim.guards import Guards
 from tests.sim.hosts import Host, Line, Profile
 from tests.sim.ledger import Ledger
 from tests.sim.requests import Requests
+from tests.sim.troubles import Troubles
 from tests.sim.users import Users
 from tests.sim.world import World, acting, dying
 
@@ -34,7 +35,9 @@ class NoRestError(AssertionError):
 class Household:
     """Hosts, the lines between all of them, and their users."""
 
-    def __init__(self, root: Path, world: World, seed: int, *, kills: bool = True) -> None:
+    def __init__(
+        self, root: Path, world: World, seed: int, *, kills: bool = True, wide: bool = False
+    ) -> None:
         self.rng = rng = random.Random(seed)
         self._kills = kills
         self.world = world
@@ -53,6 +56,7 @@ class Household:
         self.guards = Guards(self.hosts, self.ledger, self.disks)
         self.users = Users(rng, world, self.ledger)
         self.requests = Requests(rng, self.ledger, lambda: self.nursery)
+        self.troubles = Troubles(rng, self.hosts, self.ledger, self.disks) if wide else None
         self.rests = self.deaths = 0
         self._nursery: trio.Nursery | None = None
         self._busy: trio.Nursery | None = None
@@ -111,6 +115,8 @@ class Household:
     async def _step(self) -> None:
         rng = self.rng
         host = rng.choice(self.hosts)
+        if self.troubles is not None:
+            await self._befall(self.troubles, host)
         what = rng.random()
         if what < 0.68:
             if host.usable:
@@ -163,6 +169,17 @@ class Household:
             self.deaths += 1
             host.process.die_after(steps)
 
+    async def _befall(self, troubles: Troubles, host: Host) -> None:
+        chance = self.rng.random()
+        if chance < 0.015 and host.usable:
+            troubles.make_unreadable(host)
+        elif 0.015 <= chance < 0.03:
+            if host.running:
+                await (host.kill() if self._kills and self.rng.random() < 0.5 else host.stop())
+            await host.stopped.wait()
+            troubles.before_start(host)
+            await self._start(host)
+
     async def _move_datadir(self, host: Host) -> None:
         if host.datadir is None:
             return
@@ -186,6 +203,9 @@ class Household:
                 host.bring_back()
         for line in self.lines:
             line.set_cut(False)
+        for host in self.troubles.separated() if self.troubles is not None else ():
+            if host.running:
+                await host.stop()
         for host in self.hosts:
             host.process.die_after(None)
             if not host.running:
@@ -202,6 +222,8 @@ class Household:
                 await trio.sleep(look_s)
                 look_s = min(60.0, look_s * 1.05)
                 await self._confirm_emptied()
+                if self.troubles is not None:
+                    self.troubles.mend()
                 quiet = 0 if self.busy() else quiet + 1
             return
         left = {

@@ -19,6 +19,8 @@ class Ledger:
         self.wanted: dict[bytes, str] = {}
         """Contents by hash that a user was told are written, and that nobody gave up; with where."""
         self.given_up: set[bytes] = set()
+        self.unsure: set[bytes] = set()
+        """Contents of which a host that others relied on has lost the database."""
         self.data: dict[bytes, bytes] = {}
         """Every content that a file had at any moment, by hash."""
         self.log: list[str] = []

@@ -202,6 +202,8 @@ class Requests:
         row = self._rng.choice(rows)
         self._ledger.note(host.name, f"restores {row.at.path!r} {row.hash.hex()[:16]}")
         self._ledger.touched(row.hash)
+        if host.datadir is not None:  # what he replaces may not be indexed yet
+            self._ledger.gave_up_file(host.datadir / os.fsdecode(row.at.path))
         node = host.arena.cache.tree.find(row.at.path)
         if node is not None:
             entry = host.arena.cache.local_entry(node)

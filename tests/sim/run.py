@@ -44,11 +44,13 @@ class Outcome:
     cpu_s: float = 0.0
 
 
-def simulate(root: Path, seed: int, steps: int, *, kills: bool = True, bug: str | None = None) -> Outcome:
+def simulate(
+    root: Path, seed: int, steps: int, *, kills: bool = True, wide: bool = False, bug: str | None = None
+) -> Outcome:
     """Run one household."""
     started = time.process_time()
     world = World(seed)
-    household = Household(root, world, seed, kills=kills)
+    household = Household(root, world, seed, kills=kills, wide=wide)
     outcome = Outcome(seed)
     try:
         with world, put_in(bug):
@@ -86,14 +88,18 @@ def _is_interrupt(error: BaseException) -> bool:
 
 def _replay(options: argparse.Namespace, seed: int) -> str:
     more = (" --no-kills" if options.no_kills else "") + (f" --bug {options.bug}" if options.bug else "")
+    more = (" --wide" if options.wide else "") + more
     return f"python -m tests.sim.run --seed {seed} --steps {options.steps}{more}"
 
 
 def _one(options: argparse.Namespace, seed: int) -> Outcome:
+    logging.basicConfig(level=logging.DEBUG if options.v else logging.ERROR)
     gc.set_threshold(200_000, 20, 100)  # a simulation makes much garbage in cycles, and lives for seconds
     root = Path(tempfile.mkdtemp(prefix="sim-", dir=_TMPFS if os.path.isdir(_TMPFS) else None))
     try:
-        return simulate(root, seed, options.steps, kills=not options.no_kills, bug=options.bug)
+        return simulate(
+            root, seed, options.steps, kills=not options.no_kills, wide=options.wide, bug=options.bug
+        )
     finally:
         if options.keep:
             print(f"kept in {root}", flush=True)  # noqa: T201
@@ -122,6 +128,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--bug", choices=sorted(BUGS), help="put in on purpose")
     parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--wide", action="store_true", help="with what is in tests/sim/troubles.py as well")
     parser.add_argument("--keep", action="store_true", help="keep the directories")
     parser.add_argument("--brief", action="store_true", help="leave out what was done")
     parser.add_argument("-v", action="store_true", help="with the logs of the daemons")
@@ -134,7 +141,6 @@ def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, "-m", "tests.sim.run", *sys.argv[1:]],
                   {**os.environ, "PYTHONHASHSEED": "0"})  # fmt: skip
-    logging.basicConfig(level=logging.DEBUG if options.v else logging.ERROR)
     failed = steps = 0
     for outcome in _all(options):
         text = "FAILED" if outcome.found else "ok"

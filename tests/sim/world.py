@@ -12,6 +12,7 @@ calls that change a disk is a *step* at which it can die: that call is never mad
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import secrets
@@ -162,7 +163,7 @@ class World:
         self._set(os, "dup", _tracked(os.dup))
         self._set(os, "close", _closing)
         self._set(core.placing, "_renameat2", _stepping(core.placing._renameat2))
-        self._set(core.disk, "_syscall", _tracked(core.disk._syscall))
+        self._set(core.disk, "_syscall", _tracked(_refusing(core.disk._syscall, _flags_of_openat2)))
         return self
 
     def __exit__(
@@ -258,8 +259,28 @@ def _tracked(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _refusing(real: Callable[..., int], flags_of: Callable[..., int]) -> Callable[..., int]:
+    """Refuse a process what nobody may read: the simulation may run as root, who may."""
+
+    def call(*args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - as the real one
+        fd = real(*args, **kwargs)
+        flags = flags_of(*args)
+        reads = not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY
+        if fd >= 0 and reads and current.get() is not None and not os.fstat(fd).st_mode & 0o400:
+            _REAL_CLOSE(fd)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return fd
+
+    return call
+
+
+def _flags_of_openat2(number: int, root_fd: int, path: bytes, how: bytes, size: int) -> int:
+    return int(core.disk._HOW.unpack(how)[0])
+
+
 def _opening(real: Callable[..., int]) -> Callable[..., int]:
-    plain, creating = _tracked(real), _tracked(_stepping(real))
+    plain = _tracked(_refusing(real, lambda _, flags, *__: int(flags)))
+    creating = _tracked(_stepping(real))
 
     def call(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # noqa: ANN401
         how = creating if flags & os.O_CREAT else plain
