@@ -268,7 +268,7 @@ class Unrealizer:
     def _stays(self, node: int, released: int, content: Hash) -> bool:
         """Say whether a path wants the blob that is to be released where it is.
 
-        Another one does as well of which too few peers are known to hold it: when they say so it has its turn.
+        So does another of which too few peers are known to hold it: once they say so, it has its turn.
         """
         if self._mark(node) is not Mark.WATCH:
             return True

@@ -106,7 +106,8 @@ def _renames_wrong(host: Host, shown: list[Node], ledger: Ledger) -> Iterator[st
     for content, (old, new) in ledger.renamed.items():
         if ledger.uses[content] == 1 and content in ledger.wanted and len(ledger.data[content]) > _SHARED:
             found = places.get(content, [])
-            if len(found) != 1:
+            # It may have been elsewhere before: restored to another path, or kept beside one in a conflict.
+            if not found or (old in found and new in found):
                 yield f"I8 {content.hex()[:16]} was renamed from {old!r} to {new!r}, and is at {found}"
 
 
