@@ -369,7 +369,7 @@ class Scanner:
             path = stack.pop()
             row = self._store.local_row(path)
             if row is not None:
-                new = new_by_ino.get((row.kind, row.ino))
+                new = self._as_recorded(new_by_ino.get((row.kind, row.ino)))
                 moved = new is not None and self._store.renamed(new._replace(hash_from=path), listed=True)
                 if row.kind is Kind.DIR:
                     moved_directory |= moved
@@ -381,6 +381,15 @@ class Scanner:
                 gone.extend(stack)
                 known.update(stack)
                 moved_directory = False
+
+    def _as_recorded(self, found: Found | None) -> Found | None:
+        """Return what was found as the store has it now; None if it was changed since, and looked at."""
+        row = self._store.local_row(join(found.directory, found.name)) if found is not None else None
+        if found is None or row is None or (row.kind, row.ino) != (found.kind, found.ino):
+            return None
+        if row.kind is not Kind.DIR and (row.size, row.mtime_ns) != (found.size, found.mtime_ns):
+            return None
+        return found._replace(mode=row.mode, mtime_ns=row.mtime_ns)
 
     # -- adoptions
 

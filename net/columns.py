@@ -248,9 +248,14 @@ def _texts(lengths: bytes, kind: str, data: bytes, count: int, longest: int) -> 
 
 def _renamed(c: Columns, count: int) -> list[bytes]:
     paths = _texts(c.renamed_lengths, "I", c.renamed, count, MAX_BATCH_BYTES)
+    checked: set[bytes] = {b""}  # directories: many files were renamed with theirs
     for path in paths:
-        if path:
+        directory, slash, name = path.rpartition(b"/")
+        if directory not in checked or (slash and not directory):
             check_path(path)
+            checked.add(directory)
+        elif path:
+            check_component(name)
     return paths
 
 

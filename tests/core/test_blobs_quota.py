@@ -50,6 +50,25 @@ async def test_the_least_recently_used_goes_first(bench: Bench) -> None:
 
 
 @pytest.mark.trio
+async def test_uses_are_remembered_without_a_write_to_the_database_each(bench: Bench) -> None:
+    store = await bench.open(DiskUsage(max=4 * PAGE))
+    for item in ITEMS[:4]:
+        await store.add_many([item])
+    await store.flush()
+    before = bench.conn.total_changes()
+    for _ in range(500):
+        store.used(HASHES[0])
+    assert bench.conn.total_changes() == before
+    await store.flush()
+    assert bench.conn.total_changes() - before <= 2, "one row, and that it was flushed"
+    await store.aclose()
+    store = await bench.open(DiskUsage(max=4 * PAGE))
+    await store.add_many(ITEMS[4:7])
+    assert store.held(HASHES[0]), "it was used last, also after a restart"
+    await store.aclose()
+
+
+@pytest.mark.trio
 async def test_the_trash_goes_before_the_working_area_and_protected_stays(bench: Bench) -> None:
     store = await bench.open(DiskUsage(max=3 * PAGE))
     await store.add_many([ITEMS[0]], Area.PROTECTED)

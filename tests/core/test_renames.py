@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -508,6 +508,26 @@ async def test_a_host_that_dies_before_it_looked_for_what_its_rename_left(
         assert files == {b"new/in/0": blake3(b"0").digest(), b"new/in/2": blake3(b"edited").digest()}
 
 
+def _meanwhile(patch: pytest.MonkeyPatch, path: bytes, change: Callable[[], object]) -> None:
+    """Have something changed, and looked at, after the first scan and before what it missed is recorded."""
+    walk, look = Scanner._walk, Datadir.look
+    looked: set[RelPath] = set()
+
+    async def walk_and_change(scanner: Scanner, starts: Iterable[RelPath], take: Any) -> None:  # noqa: ANN401
+        starts = list(starts)
+        await walk(scanner, starts, take)
+        if starts == [b""]:
+            change()
+            await until(lambda: path in looked)
+
+    async def look_and_tell(datadir: Datadir, paths: Collection[RelPath]) -> None:
+        await look(datadir, paths)
+        looked.update(paths)
+
+    patch.setattr(Scanner, "_walk", walk_and_change)
+    patch.setattr(Datadir, "look", look_and_tell)
+
+
 @pytest.mark.trio
 async def test_a_directory_that_comes_back_while_its_rename_is_recognised_is_seen(
     pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
@@ -517,25 +537,22 @@ async def test_a_directory_that_comes_back_while_its_rename_is_recognised_is_see
     async with a.up():
         await a.idle()
     (a.data / "old").rename(a.data / "new")
-    walk = Scanner._walk
-
-    async def walk_while_it_comes_back(scanner: Scanner, starts: Iterable[RelPath], take: Any) -> None:  # noqa: ANN401
-        """Have it looked at after it was missed, and before that is recorded."""
-        starts = list(starts)
-        await walk(scanner, starts, take)
-        if starts == [b""]:
-            (a.data / "old").mkdir()
-            await until(lambda: b"old" in looked)
-
-    looked: set[RelPath] = set()
-    look = Datadir.look
-
-    async def look_and_tell(datadir: Datadir, paths: Collection[RelPath]) -> None:
-        await look(datadir, paths)
-        looked.update(paths)
-
-    monkeypatch.setattr(Scanner, "_walk", walk_while_it_comes_back)
-    monkeypatch.setattr(Datadir, "look", look_and_tell)
+    _meanwhile(monkeypatch, b"old", (a.data / "old").mkdir)
     async with a.up():
         await a.idle()
         assert set(await a.tree()) == {b"old", b"new", b"new/f"}
+
+
+@pytest.mark.trio
+async def test_a_file_that_changes_while_its_rename_is_recognised_is_seen_as_it_is(
+    pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = pair
+    a.write("old", b"content")
+    async with a.up():
+        await a.idle()
+    (a.data / "old").rename(a.data / "new")
+    _meanwhile(monkeypatch, b"new", lambda: (a.data / "new").write_bytes(b"edited"))
+    async with a.up():
+        await a.idle()
+        assert await a.tree() == {b"new": blake3(b"edited").digest()}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from app.demo.household import wait_until
 from core.byteranges import ByteRanges
 from core.loops import TrioThread
 from core.ports import Fetched
@@ -98,7 +99,29 @@ def test_the_engine_hears_of_opens_and_closes(
         assert os.pread(fd, 10, 0) == DATA[:10]
         assert backend.open_count == 1
     mounted.stop()
-    assert backend.open_count == 0
+    wait_until(lambda: backend.open_count == 0, 10, "the engine hears of the close a moment later")
+
+
+def test_reads_are_uses_opens_are_not_and_few_are_told(
+    host: HostOnDisk, backend: MemoryBackend, mounted: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.arenas["docs"].cached(b"file", DATA)
+
+    def uses() -> int:
+        return backend.calls.count(("used", "docs"))
+
+    with opened(mounted.mountpoint / "docs/file"):
+        pass
+    with opened(mounted.mountpoint / "docs/file") as fd:
+        assert uses() == 0
+        for offset in range(0, 40960, 4096):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.pread(fd, 10, offset) == DATA[offset : offset + 10]
+        wait_until(lambda: uses() == 1, 10, "one use")
+        monkeypatch.setattr("fuse.handles.USE_S", 0.0)  # a minute later
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(fd, 10, 0)
+        wait_until(lambda: uses() > 1, 10, "another use")
 
 
 def test_content_that_nobody_holds_is_ehostunreach(host: HostOnDisk, mounted: Mount) -> None:

@@ -282,6 +282,15 @@ def test_dots_are_no_names(name: bytes) -> None:
         columns.unpack(columns.pack(batch(bad)))
 
 
+@pytest.mark.parametrize("old", [b"d/..", b"d/", b"d//b", b"d/../b", b"/b", b"..", b"d/" + b"n" * 256])
+def test_every_origin_of_a_rename_is_checked(old: bytes) -> None:
+    good = Group(RelPath(b""), [b"a", b"b"], [1] * 2, [1] * 2, [0] * 2, [0] * 2, [0] * 2, [b""] * 2, [V] * 2)
+    assert columns.unpack(columns.pack(batch(replace(good, renamed_from=[b"d/a", b"d/b"])))).count() == 2
+    bad = replace(good, renamed_from=[b"d/a", old])
+    with pytest.raises(RemoteProtocolError):
+        columns.unpack(columns.pack(batch(bad)))
+
+
 def test_a_batch_whose_lists_differ_is_not_sent() -> None:
     bad = group(b"a", 3)
     bad.kinds.pop()

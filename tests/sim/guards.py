@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ import core.evicting
 from core.arena import Arena
 from core.blobrows import Area
 from core.blobspace import Space
+from core.cache import ArenaCache
+from core.cached import CachedContent
 from core.local import LocalEntries
 from core.quota import Quota
-from core.types import Hash, Holding, Mark
+from core.renames import Renamer
+from core.types import Hash, Holding, Mark, Vector
 from core.unrealizer import Unrealizer
+from core.versions import descends
 from tests.sim.disks import Disks
 from tests.sim.hosts import Host
 from tests.sim.ledger import Ledger
@@ -56,6 +60,10 @@ class Guards(trio.abc.Instrument):
                 _wrap(undo, Quota, name, self._quota_changed)
             _wrap(undo, Space, "_evict", self._evicting)
             _wrap(undo, LocalEntries, "_change", self._changing)
+            _wrap(undo, Renamer, "_move", self._moving)
+            _wrap(undo, Renamer, "_take_place", self._moving)
+            _wrap(undo, ArenaCache, "set_real", self._outlived)
+            _wrap(undo, CachedContent, "add", self._outlived_all)
             _wrap(undo, Unrealizer, "_record", self._unrealizing)
             _wrap(undo, Unrealizer, "_unprotect", self._releasing)
             _wrap(undo, core.evicting, "_give_up", self._evicting_as_asked)
@@ -96,11 +104,30 @@ class Guards(trio.abc.Instrument):
 
     # -- I8
 
-    def _changing(self, local: LocalEntries, node: int, *_: object) -> None:
+    def _changing(self, local: LocalEntries | Renamer, node: int, *_: object) -> None:
         """A file that was made where the host held a cached copy replaces that: it was not renamed alone."""
         held = local._cache.local_entry(node)
         if held is not None and held.holding == Holding.CACHED and held.hash is not None:
             self._ledger.touched(held.hash)
+
+    def _moving(self, renamer: Renamer, _: int, to: int, *__: object) -> None:
+        """So does a file that was renamed to there."""
+        self._changing(renamer, to)
+
+    def _outlived(self, cache: ArenaCache, node: int, *_: object) -> None:
+        """A version that outlives a deletion here was not renamed alone: it may outlive its own rename, too.
+
+        What takes it knows of both from then on, and no vector tells which of them was of that version.
+        """
+        held, shown = cache.local_entry(node), cache.shown(node)
+        if held is None or held.holding != Holding.TOMBSTONE or shown.hash is None:
+            return
+        if not descends(Vector(shown.vector), Vector(held.vector)):
+            self._ledger.touched(shown.hash)
+
+    def _outlived_all(self, cached: CachedContent, nodes: Iterable[int]) -> None:
+        for node in nodes:
+            self._outlived(cached._cache, node)
 
     # -- I5
 
@@ -161,9 +188,9 @@ def _is_below(path: bytes, directory: Path | None) -> bool:
 def _wrap(undo: contextlib.ExitStack, owner: object, name: str, before: Callable[..., None]) -> None:
     real = getattr(owner, name)
 
-    def call(self: object, *args: Any) -> Any:  # noqa: ANN401 - as the real one
+    def call(self: object, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the real one
         before(self, *args)
-        return real(self, *args)
+        return real(self, *args, **kwargs)
 
     undo.callback(setattr, owner, name, real)
     setattr(owner, name, call)

@@ -197,7 +197,7 @@ class Host:
                 self._open()
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.engine.run)
-                    await nursery.start(self.mount.run)
+                    await nursery.start(self._run_mount)
                     started = True
                     task_status.started(True)
         finally:
@@ -207,6 +207,14 @@ class Host:
             self.stopped.set()
             if not started and process.killed:
                 task_status.started(False)
+
+    async def _run_mount(self, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self.mount.run(task_status=task_status)
+        except Exception:
+            # What it was doing goes on for a moment after its host died, with everything closed.
+            if not self.process.killed:
+                raise
 
     def _open(self) -> None:
         self.knows = self.others - self.without

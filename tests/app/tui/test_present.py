@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from rich.cells import cell_len
@@ -95,6 +97,57 @@ def test_hostile_names_are_made_visible_everywhere() -> None:
     texts += [line.text + line.hint for line in (*journal.lines, *journal.conflicts.values())]
     assert any("\\x1b" in text for text in texts)
     assert not any(char in text for text in texts for char in "\x1b\u202e\n")
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "text"),
+    [
+        (30 * 365 * 86_400.0, "⚠ clock 10950 d 0 h off"),
+        (-30 * 365 * 86_400.0, "⚠ clock -10950 d 0 h off"),
+        (4, ""),
+    ],
+)
+def test_a_peer_whose_clock_is_years_off_is_warned_about(skew_s: float, text: str) -> None:
+    row = peer_row(msgspec.structs.replace(PEER, clock_skew_s=skew_s), (), 0)
+    shown = "".join(part for cell in row.cells for part in _spans(cell))
+    assert text in shown
+    assert bool(text) is ("clock" in shown)
+
+
+JOB: dict[str, Any] = {"job": 1, "arena": "docs", "path": b"a", "action": "unrealize", "bytes_total": 2048}
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "text"),
+    [
+        (ev.HashingProgress(arena="docs", files_done=3, files_total=3, bytes_done=1, bytes_total=1),
+         "hashed", "3 files of docs"),
+        (ev.JobChanged(**JOB, phase="finished"), "unrealize", "docs/a (2.0 K)"),
+        (ev.JobChanged(**JOB | {"action": "verify"}, phase="finished"), "verify", "docs/a (2.0 K)"),
+        (ev.JobChanged(**JOB, phase="failed", reason="no", retry_s=5), "failed", "no, again in 5"),
+        (ev.JobChanged(**JOB, phase="cancelled"), "unrealize", "cancelled"),
+        (ev.PeerChanged(peer="anna", state="connected"), "peer", "anna is connected"),
+        (ev.FileChanged(arena="docs", path=b"a", what="replaced", peer="anna"), "replaced", "docs/a by anna"),
+        (ev.FileChanged(arena="docs", path=b"a", what="removed", peer="anna"), "removed", "docs/a by anna"),
+        (ev.FileChanged(arena="docs", path=b"b", what="renamed", origin=b"a"), "renamed", "docs/a → docs/b"),
+        (ev.FileChanged(arena="docs", path=b"a", what="damaged", cause="disk"), "damaged", "docs/a"),
+        (ev.FileChanged(arena="docs", path=b"a", what="repaired", cause="user"), "repaired", "docs/a"),
+        (ev.FilesChanged(arena="docs", paths=(b"a", b"b"), what="unrealized"), "unrealized", "a and 1 more"),
+        (ev.ConflictChanged(arena="docs", path=b"a", peers=("anna",)), "conflict", "docs/a"),
+        (ev.ConflictChanged(arena="docs", path=b"a", peers=(), revived=True), "revived", "docs/a"),
+        (ev.ConflictChanged(arena="docs", path=b"a", peers=(), resolved=True), "resolved", "docs/a"),
+        (ev.MarkChanged(arena="docs", path=b"a", mark="keep"), "mark", "docs/a: keep"),
+        (ev.Evicted(arena="docs", path=b"a", bytes_freed=2048, reason="room"), "evicted", "2.0 K freed"),
+        (ev.ChurtenChanged(running=False), "churten", "stopped"),
+        (ev.ArenaChanged(arena="docs", online=False, reason="gone"), "arena", "docs is offline: gone"),
+        (ev.Warned(arena="docs", text="too few watches", hint="sysctl"), "warning", "docs: too few watches"),
+    ],
+)  # fmt: skip
+def test_every_event_is_a_line_of_the_activity(event: ev.AnyEvent, kind: str, text: str) -> None:
+    journal = Journal()
+    assert journal.take([event])
+    (line,) = journal.lines
+    assert (line.kind, text in line.text) == (kind, True), line
 
 
 def _spans(cell: object) -> list[str]:
