@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from core.api import ArenaPath, ConflictRow, ConflictVersion, Resolved
-from core.choice import LOCAL_PEER, Alternative, Flag, alternatives
+from core.choice import LOCAL_PEER, Alternative, EntryRow, Flag, alternatives
 from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged, FileChange, FileChanged
 from core.history import Op
@@ -87,6 +87,7 @@ class Resolver:
                 f"{self._text} is in no conflict", hint="`realize conflicts list` shows those that are"
             )
         self._versions = alternatives(arena.cache.entries(node), directory=shown.kind == Kind.DIR)
+        self._seen_here = arena.cache.local_entry(node)
 
     @property
     def _text(self) -> str:
@@ -224,7 +225,8 @@ class Resolver:
         arena, cache, node = self._arena, self._arena.cache, self._node
         cause = Cause(Reason.DELETED, cache.self_key)
         if self._is_real():
-            await put_real(arena, self._path, NewVersion(Kind.NONE), self._vector, cause)
+            gone = NewVersion(Kind.NONE)
+            await put_real(arena, self._path, gone, self._vector, cause, may_replace=self._was_seen)
             return
         with cache.write():
             vector = self._vector(node)
@@ -242,7 +244,7 @@ class Resolver:
                 Kind(meta.kind), meta.size, meta.mtime_ns, meta.mode, content, meta.target or b""
             )
             cause = Cause(Reason.REPLACED, cache.self_key)
-            await put_real(arena, self._path, version, self._vector, cause)
+            await put_real(arena, self._path, version, self._vector, cause, may_replace=self._was_seen)
             return
         with cache.write():
             vector = self._vector(self._node)
@@ -252,6 +254,17 @@ class Resolver:
             cache.history.append(self._node, Op.AVAILABLE)
             cache.refresh(self._node)
             cache.mark_dirty([self._node])
+
+    def _was_seen(self, local: EntryRow | None) -> bool:
+        """Say whether a real file here is what was decided about: its user may have saved another since."""
+        if local is None or local.holding != Holding.REAL:
+            return True
+        seen = self._seen_here
+        return seen is not None and (local.kind, local.hash, local.target) == (
+            seen.kind,
+            seen.hash,
+            seen.target,
+        )
 
     def _is_real(self) -> bool:
         local = self._arena.cache.local_entry(self._node)

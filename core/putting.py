@@ -68,10 +68,22 @@ def require_datadir(arena: Arena) -> Path:
     return arena.datadir
 
 
+def _whatever_is_there(_: EntryRow | None) -> bool:
+    return True
+
+
 async def put_real(
-    arena: Arena, path: RelPath, version: NewVersion, vector: Callable[[int], Vector], cause: Cause
+    arena: Arena,
+    path: RelPath,
+    version: NewVersion,
+    vector: Callable[[int], Vector],
+    cause: Cause,
+    *,
+    may_replace: Callable[[EntryRow | None], bool] = _whatever_is_there,
 ) -> None:
     """Make ``version`` what is really at ``path`` of the datadir; ``vector(node)`` gives its vector.
+
+    ``may_replace`` is asked, when it is done, about what this host has there then.
 
     Raises:
         PathReadOnlyError: the arena has no datadir.
@@ -86,6 +98,10 @@ async def put_real(
     try:
         async with arena.exclusive():
             node = arena.cache.tree.find(path)
+            if not may_replace(arena.cache.local_entry(node) if node is not None else None):
+                raise ChangedError(
+                    f"{display(path)} was changed here meanwhile", hint="look at it again first"
+                )
             replaces = _identity(arena, node) if node is not None else None
             if node is not None and replaces is not None:
                 displaced = displaced.with_name(displaced_name(_hash(arena, node), node, time.time_ns()))

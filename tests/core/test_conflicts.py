@@ -119,6 +119,23 @@ async def test_what_came_after_the_decision_is_not_decided_about(tmp_path: Path)
 
 
 @trio_test
+async def test_what_was_saved_here_after_the_decision_is_not_replaced(tmp_path: Path) -> None:
+    anna, bert = hosts = _household(tmp_path, "anna", "bert")
+    _disagree(*hosts)
+    async with anna.up(), bert.up(), linked(*hosts):
+        await _all_conflict(*hosts)
+        node = anna.node("plan.txt")
+        assert node is not None
+        decision = Resolver(anna.running, anna.arena, node)
+        anna.write("plan.txt", b"saved a moment ago")
+        new = _hash(b"saved a moment ago")
+        await until(lambda: any(entry.hash == new for entry in anna.arena.cache.entries(node)))
+        with pytest.raises(ChangedError):
+            await decision.resolve("bert")
+        assert anna.real()[b"plan.txt"] == b"saved a moment ago"
+
+
+@trio_test
 async def test_both_are_kept_side_by_side(tmp_path: Path) -> None:
     anna, bert = hosts = _household(tmp_path, "anna", "bert", mark=Mark.OWN)
     _disagree(*hosts)

@@ -99,3 +99,38 @@ async def test_the_mark_of_a_deleted_file_stays_known_and_can_be_removed(tmp_pat
         assert not (await host.service.mark_get(at("file"))).exists
         await host.mark("file", None)
         assert await host.service.mark_list() == ()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+async def test_the_mark_holds_for_what_is_renamed_to_the_path(tmp_path: Path, kind: str) -> None:
+    anna, bert = Host(tmp_path, "anna", ["bert"]), Host(tmp_path, "bert", ["anna"])
+    inside = "" if kind == "file" else "/inside"
+    anna.write(f"draft{inside}", b"text")
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await until(lambda: bert.node(f"draft{inside}"))
+        await anna.idle()
+        await bert.idle()
+        await anna.mark("letter", Mark.OWN)
+        await bert.mark("letter", Mark.KEEP)
+        (anna.data / "draft").rename(anna.data / "letter")
+        await until(lambda: bert.node(f"letter{inside}") and not bert.node("draft"))
+        await anna.idle()
+        await bert.idle()
+        assert (anna.explicit("letter"), bert.explicit("letter")) == (Mark.OWN, Mark.KEEP)
+        for host in (anna, bert):
+            assert [row.at for row in await host.service.mark_list()] == [at("letter")]
+        assert (await bert.entries())[f"letter{inside}".encode()].state is FileState.KEPT
+
+
+async def test_a_mark_of_its_own_goes_before_the_one_that_waited(tmp_path: Path) -> None:
+    host = Host(tmp_path, "anna", [])
+    host.write("draft", b"text")
+    async with host.up():
+        await host.idle()
+        await host.mark("draft", Mark.KEEP)
+        await host.mark("letter", Mark.OWN)
+        (host.data / "draft").rename(host.data / "letter")
+        await until(lambda: host.node("letter"))
+        await host.idle()
+        assert host.explicit("letter") is Mark.KEEP
+        assert [row.at for row in await host.service.mark_list()] == [at("letter")]

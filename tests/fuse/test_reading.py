@@ -99,7 +99,7 @@ def test_the_engine_hears_of_opens_and_closes(
         assert os.pread(fd, 10, 0) == DATA[:10]
         assert backend.open_count == 1
     mounted.stop()
-    assert backend.open_count == 0
+    wait_until(lambda: backend.open_count == 0, 10, "the engine hears of the close a moment later")
 
 
 def test_reads_are_uses_opens_are_not_and_few_are_told(
