@@ -124,11 +124,15 @@ def _durable(host: Host, content: bytes) -> bool:
 
 
 def _without_durable_copy(hosts: Sequence[Host], shown: list[Node], ledger: Ledger) -> Iterator[str]:
-    """I5: of what is shown somebody has a copy that stays."""
+    """I5: of what is shown, and no user who saw it gave up, somebody has a copy that stays.
+
+    What was deleted on one host and lives on, for it was changed on another that merely has it in its cache,
+    stays there, for nothing else has it: it is not evicted.
+    """
     for node in shown:
         if node.kind != Kind.FILE or node.hash is None or node.flags & Flag.CONFLICT:
             continue
-        if node.hash in ledger.unsure:
+        if node.hash in ledger.unsure or node.hash not in ledger.wanted:
             continue
         if not any(_durable(host, node.hash) for host in hosts):
             held = {host.name: host.arena.blobs.info(Hash(node.hash)) for host in hosts}
