@@ -21,7 +21,7 @@ from core.quota import Quota
 from core.types import Hash
 
 RECORD_BYTES = 4 * 1024 * 1024
-"""LIMIT: written bytes after which ranges are recorded; what a crash loses of a download (spec 4)."""
+"""LIMIT: written bytes after which ranges are recorded: a crash of the machine loses no more (spec 4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,6 +291,9 @@ class BlobStore:
         try:
             while True:
                 await self._shelf.settled([content])
+                blob = self._shelf.open_blobs.get(content)
+                if blob is not None and blob.size == size and not blob.removed:
+                    return self.open(content)  # as for each block that is read of it
                 row = self._shelf.rows.get(content)
                 if row is None and reserved:
                     reserved = False

@@ -97,11 +97,17 @@ class ByteRanges:
     def add(self, start: int, end: int) -> ByteRanges:
         """Return the set with ``[start, end)`` added."""
         ranges = self._ranges
-        if ranges and ranges[-1][1] == start < end:
-            grown = ByteRanges()
-            grown._ranges = (*ranges[:-1], (ranges[-1][0], end))
-            return grown
-        return ByteRanges((*ranges, (start, end)))
+        if not 0 <= start < end:
+            return ByteRanges((*ranges, (start, end)))
+        first = bisect.bisect_left(ranges, (start, 0))
+        if first and ranges[first - 1][1] >= start:
+            first -= 1
+        last = bisect.bisect_right(ranges, (end, 1 << 64))
+        if first < last:  # it joins those from ``first`` on
+            start, end = min(start, ranges[first][0]), max(end, ranges[last - 1][1])
+        grown = ByteRanges()
+        grown._ranges = (*ranges[:first], (start, end), *ranges[last:])
+        return grown
 
     def union(self, other: ByteRanges) -> ByteRanges:
         """Return the bytes that are in either."""

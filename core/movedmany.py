@@ -1,10 +1,10 @@
 """Following a peer's renames of many files at once: what is only listed or cached here, in a few statements.
 
 Does what `core.following` and `core.remote` do one by one, where nothing stands in the way: the file at the
-old path is known from that peer alone, this host has at most a cached copy of it, nothing is at the new path
-or was, the peer tells in the same batch that the old one is deleted, and the mark is the same at both.
-Everything else is left to them. The node goes along, and another one stays at the old path with the
-deletion. Engine thread, inside a transaction.
+old path is known from that peer alone, this host has at most a cached copy of it and wants no more, nothing
+is at the new path or was, and the peer tells in the same batch that the old one is deleted. Everything else
+is left to them. The node goes along, and another one stays at the old path with the deletion. Engine thread,
+inside a transaction.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class _Rename(NamedTuple):
     old: _Place
     new: _Place
     path: RelPath
+    old_mark: Mark
     mark: Mark
 
 
@@ -75,10 +76,13 @@ class _Known(NamedTuple):
         if self.kind != entry.kind:
             return False
         if self.held is None:
-            unwanted = rename.mark is Mark.WATCH
+            unwanted = rename.old_mark is rename.mark is Mark.WATCH
             same = self.target == entry.target if self.kind == Kind.SYMLINK else self._is(entry.hash)
             return same and unwanted
-        return self.held == self.local == Holding.CACHED and self._is(entry.hash) and self._is(self.held_hash)
+        # What is to be real may be on its way into the datadir, to the old path.
+        owned = Mark.OWN in (rename.old_mark, rename.mark)
+        cached = self.held == self.local == Holding.CACHED and not owned
+        return cached and self._is(entry.hash) and self._is(self.held_hash)
 
     def _is(self, content: bytes | None) -> bool:
         return self.hash == content is not None
@@ -95,6 +99,7 @@ class _Writer:
     entries: list[tuple[object, ...]] = field(default_factory=list)
     left_nodes: list[int] = field(default_factory=list)
     moved_nodes: list[int] = field(default_factory=list)
+    dirty: list[int] = field(default_factory=list)
 
     def add(self, known: _Known, rename: _Rename) -> None:
         cache, node, entry, deletion = self.cache, known.node, rename.entry, rename.deletion
@@ -110,6 +115,8 @@ class _Writer:
             self.entries.append((node, *held, 0))
             cache.history.append(node, Op.AVAILABLE)
             cache.history.append(left, Op.DROP)
+        if rename.old_mark is not rename.mark:
+            self.dirty.append(node)
         cache.changes.gone.append(rename.old)
         if (known.size, known.mtime_ns, known.mode) != (entry.size, entry.mtime_ns, entry.mode):
             cache.changes.nodes.add(node)
@@ -120,6 +127,7 @@ class _Writer:
         cache.conn.executemany(_LEAVE, self.left)
         cache.conn.executemany(_PUT, self.entries)
         cache.departed.add(self.left_nodes)
+        cache.mark_dirty(self.dirty)
         cache.tree.moved_if_known(*self.moved_nodes)
 
 
@@ -144,7 +152,7 @@ def _is_plain(groups: list[Group]) -> bool:
 
 
 def _renames(cache: ArenaCache, peer: int, groups: list[Group]) -> Iterator[_Rename]:
-    """Yield the renamed files whose old path is deleted in the same batch and has the same mark."""
+    """Yield the renamed files whose old path is deleted in the same batch."""
     deletions = {
         (group.directory, name): (number, at)
         for number, group in enumerate(groups)
@@ -164,12 +172,12 @@ def _renames(cache: ArenaCache, peer: int, groups: list[Group]) -> Iterator[_Ren
             directory, old_name = split(origin)
             stands = deletions.pop((directory, old_name), None)
             left = cache.tree.find_dir(directory) if stands is not None else None
-            if stands is None or left is None or cache.marks.of_directory(left) is not mark:
+            if stands is None or left is None:
                 continue
             deletion = tombstone(groups[stands[0]].vectors[stands[1]])._replace(peer=peer)
             yield _Rename(
                 entry, deletion, (number, at), stands, (left, old_name), (parent, name),
-                join(group.directory, name), mark,
+                join(group.directory, name), cache.marks.of_directory(left), mark,
             )  # fmt: skip
 
 

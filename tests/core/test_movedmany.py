@@ -13,13 +13,14 @@ from core.cache import ArenaCache
 from core.choice import LOCAL_PEER
 from core.paths import split
 from core.remote import RemoteEntries
-from core.types import Holding, Mark
+from core.types import Holding, Mark, RelPath
 from tests.core.caches import (
     A,
     B,
     Item,
     batch,
     deleted,
+    dirty,
     dropped,
     file,
     folder,
@@ -156,11 +157,18 @@ def followed(cache: ArenaCache, before: dict[bytes, int]) -> dict[bytes, int]:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.lists(st.sampled_from(CASES), min_size=FILES, max_size=FILES), st.sampled_from([Mark.WATCH, Mark.KEEP])
+    st.lists(st.sampled_from(CASES), min_size=FILES, max_size=FILES),
+    st.sampled_from(list(Mark)),
+    st.dictionaries(st.sampled_from([b"old", b"new"]), st.sampled_from(list(Mark))),
 )
-def test_many_at_once_are_the_same_as_a_few_at_a_time(cases: list[str], mark: Mark) -> None:
+def test_many_at_once_are_the_same_as_a_few_at_a_time(
+    cases: list[str], mark: Mark, marked: dict[bytes, Mark]
+) -> None:
     with memory_cache(mark) as one, memory_cache(mark) as other:
         for cache in (one, other):
+            with cache.write():
+                for path, own in marked.items():
+                    cache.marks.set(cache.tree.ensure_dir(RelPath(path)), own)
             listed(cache, cases)
         before = nodes(one)
         assert nodes(other) == before
@@ -188,6 +196,14 @@ def test_a_rename_of_many_costs_few_statements_and_no_content(cache: ArenaCache,
         row for (path, peer), row in entries(cache).items() if peer == LOCAL_PEER and path.startswith(b"new/")
     ]
     assert [row[0] for row in held] == ([Holding.CACHED] * FILES if case == "cached" else [])
+
+
+def test_what_is_cached_under_another_mark_now_is_looked_at(cache: ArenaCache) -> None:
+    listed(cache, ["cached"] * FILES)
+    with cache.write():
+        cache.marks.set(cache.tree.ensure_dir(RelPath(b"new")), Mark.KEEP)
+    renamed(cache, ["cached"] * FILES, at_once=FILES)
+    assert dirty(cache) >= {names(number)[1] for number in range(FILES)}
 
 
 def test_what_is_seen_of_many_renames_is_told_to_the_kernel(cache: ArenaCache) -> None:
