@@ -7,6 +7,7 @@ had it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.api import ArenaPath, ConflictRow, ConflictVersion, Resolved
@@ -87,7 +88,8 @@ class Resolver:
                 f"{self._text} is in no conflict", hint="`realize conflicts list` shows those that are"
             )
         self._versions = alternatives(arena.cache.entries(node), directory=shown.kind == Kind.DIR)
-        self._seen_here = arena.cache.local_entry(node)
+        below = arena.cache.visible_below(node) if shown.kind == Kind.DIR else []
+        self._seen_here = {one: arena.cache.local_entry(one) for one in (node, *below)}
 
     @property
     def _text(self) -> str:
@@ -204,10 +206,16 @@ class Resolver:
         """Delete what is in the directory that is not kept: on each host it goes to the trash."""
         arena, cache = self._arena, self._arena.cache
         cause = Cause(Reason.DELETED, cache.self_key)
-        for node in cache.visible_below(self._node):
+        below = cache.visible_below(self._node)
+        for node in below:
+            if not self._was_seen(node, cache.local_entry(node)):
+                text = f"{display(cache.tree.path(node))} was changed here meanwhile"
+                raise ChangedError(text, hint="look at it again first")
+        for node in below:
             local = cache.local_entry(node)
             if local is not None and local.holding == Holding.REAL:
-                await put_real(arena, cache.tree.path(node), NewVersion(Kind.NONE), self._vector, cause)
+                gone, seen = NewVersion(Kind.NONE), partial(self._was_seen, node)
+                await put_real(arena, cache.tree.path(node), gone, self._vector, cause, may_replace=seen)
                 continue
             with cache.write():
                 vector = self._vector(node)
@@ -226,7 +234,9 @@ class Resolver:
         cause = Cause(Reason.DELETED, cache.self_key)
         if self._is_real():
             gone = NewVersion(Kind.NONE)
-            await put_real(arena, self._path, gone, self._vector, cause, may_replace=self._was_seen)
+            await put_real(
+                arena, self._path, gone, self._vector, cause, may_replace=partial(self._was_seen, self._node)
+            )
             return
         with cache.write():
             vector = self._vector(node)
@@ -244,7 +254,14 @@ class Resolver:
                 Kind(meta.kind), meta.size, meta.mtime_ns, meta.mode, content, meta.target or b""
             )
             cause = Cause(Reason.REPLACED, cache.self_key)
-            await put_real(arena, self._path, version, self._vector, cause, may_replace=self._was_seen)
+            await put_real(
+                arena,
+                self._path,
+                version,
+                self._vector,
+                cause,
+                may_replace=partial(self._was_seen, self._node),
+            )
             return
         with cache.write():
             vector = self._vector(self._node)
@@ -255,11 +272,13 @@ class Resolver:
             cache.refresh(self._node)
             cache.mark_dirty([self._node])
 
-    def _was_seen(self, local: EntryRow | None) -> bool:
+    def _was_seen(self, node: int, local: EntryRow | None) -> bool:
         """Say whether a real file here is what was decided about: its user may have saved another since."""
-        if local is None or local.holding != Holding.REAL:
+        if local is None or local.holding != Holding.REAL or local.kind == Kind.DIR:
             return True
-        seen = self._seen_here
+        if local.kind == Kind.FILE and local.hash is None:
+            return False
+        seen = self._seen_here.get(node)
         return seen is not None and (local.kind, local.hash, local.target) == (
             seen.kind,
             seen.hash,

@@ -32,7 +32,7 @@ from core.ports import PeerLink
 from core.realizer import CHANGED_HERE, Outcome
 from core.taking import Taken, Taking, put_back, take
 from core.trashrows import Reason
-from core.types import Hash, Holding, Mark, RelPath
+from core.types import DURABLE, Hash, Holding, Mark, RelPath
 from core.work import UNCONFIRMED, Work
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class Unrealizer:
         for work in works:
             content = Hash(work.hash or b"")
             nodes = cache.cached.nodes(content)
-            if any(self._mark(node) is not Mark.WATCH for node in nodes):
+            if any(self._stays(node, work.node, content) for node in nodes):
                 outcomes.append(Outcome(work))
                 continue
             with arena.giving_up.asking(nodes) as mine:
@@ -264,6 +264,16 @@ class Unrealizer:
         with cache.write():
             arena.work.finish(outcome.work for outcome in outcomes if not outcome.error)
         return outcomes
+
+    def _stays(self, node: int, released: int, content: Hash) -> bool:
+        """Say whether a path wants the blob that is to be released where it is.
+
+        So does another of which too few peers are known to hold it: once they say so, it has its turn.
+        """
+        if self._mark(node) is not Mark.WATCH:
+            return True
+        known = self._arena.copies.holder_keys(node, content, DURABLE)
+        return node != released and len(known) < self._arena.copies_elsewhere
 
     def _mark(self, node: int) -> Mark:
         cache = self._arena.cache

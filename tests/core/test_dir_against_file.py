@@ -14,6 +14,8 @@ from blake3 import blake3
 from core.api import ArenaPath
 from core.arena_reader import ArenaReader
 from core.choice import Flag
+from core.conflicts import Resolver
+from core.errors import ChangedError
 from core.types import Kind, Mark
 from tests.core.caches import H2, A, B, deleted, file, folder, hear, kinds, memory_cache, node
 from tests.core.engines import Host, linked, until
@@ -120,6 +122,19 @@ async def test_either_or_both_can_be_kept_on_any_host(tmp_path: Path, who: int, 
         everything = {blake3(data).digest() for host in hosts for data in host.real().values()}
         everything |= {row.hash for host in hosts for row in await host.service.trash_list()}
         assert everything >= {blake3(b"a file now").digest(), blake3(b"changed by bert").digest()}
+
+
+@pytest.mark.trio
+async def test_what_was_saved_in_the_directory_after_the_decision_does_not_go_with_it(tmp_path: Path) -> None:
+    async with _disagreeing(tmp_path) as hosts:
+        bert = hosts[1]
+        decision = Resolver(bert.running, bert.arena, bert.node("p") or 0)
+        bert.write("p/changed", b"saved a moment ago")
+        new = blake3(b"saved a moment ago").digest()
+        await until(lambda: bert.arena.cache.shown(bert.node("p/changed") or 0).hash == new)
+        with pytest.raises(ChangedError):
+            await decision.resolve("anna")
+        assert bert.real()[b"p/changed"] == b"saved a moment ago"
 
 
 @pytest.mark.parametrize("order", itertools.permutations(range(4)))

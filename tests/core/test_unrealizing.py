@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from core.api import ArenaPath
+from core.blobrows import Area
 from core.events import FilesChanged, JobChanged
 from core.types import Holding, Mark, PeerKey
 from core.work import UNCONFIRMED
@@ -303,6 +304,27 @@ def evictable(host: Host) -> bool:
     row = host.arena.cache.conn.execute("SELECT area FROM blob").fetchone()
     assert row is not None
     return int(row[0]) == 0
+
+
+async def test_what_was_kept_stays_while_it_is_the_only_copy_of_another_path(tmp_path: Path) -> None:
+    async with pair(tmp_path, Mark.OWN, Mark.KEEP) as (one, other):
+        one.write("x", b"the same")
+        one.write("y", b"the same")
+        await until(lambda: local(other, "x") == local(other, "y") == Holding.CACHED)
+        await one.mark("y", Mark.WATCH)
+        await until(lambda: local(one, "y") == Holding.CACHED)
+        for host in (one, other):
+            await host.idle()
+        await other.mark("", Mark.WATCH)
+        await other.idle()
+        content = other.arena.cache.shown(other.node("x") or 0).hash
+        blob = other.arena.blobs.info(content)  # type: ignore[arg-type]
+        assert blob is not None
+        assert blob.area is Area.PROTECTED
+        assert not other.arena.work.waiting(10), "it waits for nobody"
+        await one.mark("y", Mark.OWN)
+        await until(lambda: local(one, "y") == Holding.REAL)
+        await until(lambda: other.arena.blobs.info(content).area is Area.WORKING)  # type: ignore[arg-type, union-attr]
 
 
 async def test_killed_after_a_file_was_taken_out_it_is_put_back_before_the_scan(tmp_path: Path) -> None:

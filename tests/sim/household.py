@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from core.types import Mark
-from core.work import NO_HOLDER
+from core.work import NO_HOLDER, UNCONFIRMED
 from tests.sim.checks import excused, lost, problems
 from tests.sim.disks import Disks
 from tests.sim.guards import Guards
@@ -261,7 +261,8 @@ class Household:
         if waiting:
             return waiting
         for node, _, reason, attempts in host.arena.work.waiting(100):
-            if reason != NO_HOLDER and not excused(host, reason):
+            # A copy may stay for ever for want of a confirmation: of another path with the same content.
+            if reason not in (NO_HOLDER, UNCONFIRMED) and not excused(host, reason):
                 with contextlib.suppress(KeyError):
                     return f"{host.arena.cache.tree.path(node)!r}: {reason} ({attempts} times)"
         return ""

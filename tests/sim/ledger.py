@@ -78,7 +78,8 @@ class Ledger:
     def renamed_file(self, content: bytes, old: bytes, new: bytes) -> None:
         """A user renamed a file."""
         self.uses[content] += 1
-        self.renamed[content] = (old, new)
+        if _COPY.search(old) is None:  # a daemon made the copy: the content may be at its place still
+            self.renamed[content] = (old, new)
         self.joined(old, new)
 
     def joined(self, old: bytes, new: bytes) -> None:

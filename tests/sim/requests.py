@@ -202,8 +202,7 @@ class Requests:
         row = self._rng.choice(rows)
         self._ledger.note(host.name, f"restores {row.at.path!r} {row.hash.hex()[:16]}")
         self._ledger.touched(row.hash)
-        if host.datadir is not None:  # what he replaces may not be indexed yet
-            self._ledger.gave_up_file(host.datadir / os.fsdecode(row.at.path))
+        self._give_up_here(host, row.at.path)
         node = host.arena.cache.tree.find(row.at.path)
         if node is not None:
             entry = host.arena.cache.local_entry(node)
@@ -226,8 +225,15 @@ class Requests:
                 self._ledger.gave_up(version.hash)
             elif version.hash is not None:
                 self._ledger.touched(version.hash)
+        if keep in peers:
+            self._give_up_here(host, row.at.path)
         self._give_up_below(host, row.at.path)
         await host.service.conflict_resolve(row.at, keep)
+
+    def _give_up_here(self, host: Host, path: bytes) -> None:
+        """What the user has replaced is what is in the datadir, which may not be indexed yet."""
+        if host.datadir is not None:
+            self._ledger.gave_up_file(host.datadir / os.fsdecode(path))
 
     def _give_up_below(self, host: Host, path: bytes) -> None:
         """What is in a directory that is not kept goes with it."""

@@ -17,6 +17,8 @@ SEEDS, STEPS, PARTS = 100, 500, 4
 STILL_FAIL = 3
 """LIMIT: seeds of a part in which something is found; what, is in docs/testing.md. To become 0."""
 
+WIDE_SEEDS = range(200, 215)
+
 BUGS = {"vector-not-merged": "I1", "lease-skipped": "I5", "old-content-dropped": "I5"}
 """Bugs put in on purpose, and the invariant they are to be caught by."""
 BUG_SEEDS = range(125, 150)
@@ -37,14 +39,23 @@ def _simulate(*arguments: object) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def _hold(seeds: range, *how: object) -> None:
+    _, said = _simulate("--seed", seeds.start, "--count", len(seeds), "--brief", *how)
+    outcomes = _OUTCOME.findall(said)
+    assert len(outcomes) == len(seeds), said
+    assert [outcome for _, outcome, _ in outcomes].count("FAILED") <= STILL_FAIL, said
+    assert not re.search(r"\bI[256] ", said), said  # nothing is lost, nothing wanted is evicted
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // PARTS))
 def test_the_invariants_hold(first: int) -> None:
-    _, said = _simulate("--seed", first, "--count", SEEDS // PARTS, "--steps", STEPS, "--brief")
-    outcomes = _OUTCOME.findall(said)
-    assert len(outcomes) == SEEDS // PARTS, said
-    assert [outcome for _, outcome, _ in outcomes].count("FAILED") <= STILL_FAIL, said
-    assert not re.search(r"\bI[26] ", said), said  # nothing is lost, nothing wanted is evicted
+    _hold(range(first, first + SEEDS // PARTS), "--steps", STEPS)
+
+
+@pytest.mark.timeout(600)
+def test_they_hold_with_databases_lost_peers_removed_and_files_unreadable() -> None:
+    _hold(WIDE_SEEDS, "--steps", 300, "--wide")
 
 
 def test_a_seed_is_the_same_run_each_time() -> None:

@@ -257,7 +257,7 @@ class Users:
         try:
             path = self._some(host, "file") or self._some_place(host)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.ledger.gave_up_file(path)
+            self._gave_up(host, path)
             at = self.relative(host, path)
             with path.open("wb", buffering=0) as file:
                 self._note(host, "begins to write", path)
