@@ -15,7 +15,7 @@ import pytest
 SEEDS, STEPS, PARTS = 100, 500, 4
 """50 000 steps, in so many tests; `make soak` and ``python -m tests.sim.run`` run more."""
 STILL_FAIL = 0
-"""LIMIT: seeds of a part in which something may be found. What a change of the code brings up is traced (docs/testing.md)."""
+"""LIMIT: seeds of a part in which something may be found. What a change of the code brings up is traced."""
 
 WIDE_SEEDS = range(200, 215)
 
