@@ -208,7 +208,7 @@ async def test_many_entries_come_in_parts(cache: ArenaCache) -> None:
 
 
 async def test_many_renames_come_in_smaller_parts(cache: ArenaCache) -> None:
-    local, number = LocalEntries(cache), 600
+    local, number = LocalEntries(cache), 350
     local.record([Found(ROOT, b"old", Kind.DIR, 0, 1, 0o755, 1)])
     local.record([found(b"%04d" % at, directory=b"old") for at in range(number)])
     announcer = Announcer(cache)
@@ -217,7 +217,7 @@ async def test_many_renames_come_in_smaller_parts(cache: ArenaCache) -> None:
     batches = [
         batch async for batch in _until(announcer.batches(cache.history.uuid, seq), cache.history.last)
     ]
-    assert max(batch.count() for batch in batches) <= 500
+    assert max(batch.count() for batch in batches) <= 200
     told = dict(items_of(batches))
     assert {path.partition(b"/")[0] for path in told} == {b"old", b"new"}
     assert len(told) == 2 * (number + 1)
