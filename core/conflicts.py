@@ -268,6 +268,7 @@ class Resolver:
             cache.cached.give_up(self._node, cache.self_key, Reason.REPLACED)
             entry = meta._replace(peer=LOCAL_PEER, holding=int(Holding.CACHED), vector=vector)
             cache.put_entry(self._node, entry)
+            arena.blobs.rescue([content])  # it may be held because it is in the trash
             cache.history.append(self._node, Op.AVAILABLE)
             cache.refresh(self._node)
             cache.mark_dirty([self._node])

@@ -74,9 +74,8 @@ def _turn(number: int, seed: int, jobs: int) -> list[str]:
     """Return the arguments of a turn."""
     if number % 2:
         return ["tests.crash.run", "--rounds", str(_ROUNDS), "--seed", str(seed)]
-    return [
-        "tests.sim.run", "--seed", str(seed), "--count", str(_SEEDS), "--jobs", str(jobs), "--brief",
-    ]  # fmt: skip
+    what = ["tests.sim.run", "--seed", str(seed), "--count", str(_SEEDS), "--jobs", str(jobs), "--brief"]
+    return what + (["--wide"] if number % 4 else [])
 
 
 def main() -> int:

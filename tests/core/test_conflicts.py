@@ -7,12 +7,13 @@ import pytest
 from blake3 import blake3
 
 from core.api import ArenaPath
+from core.blobrows import Area
 from core.choice import Flag
 from core.conflicts import Resolver
 from core.errors import ChangedError, NoHolderError, PathReadOnlyError, UsageError
 from core.events import ConflictChanged
 from core.paths import conflict_name
-from core.types import Kind, Mark
+from core.types import Hash, Kind, Mark
 from tests.core.engines import Host, linked, until
 
 trio_test = pytest.mark.trio
@@ -195,9 +196,16 @@ async def test_a_host_that_holds_nothing_can_decide(tmp_path: Path) -> None:
                 await viewer.service.conflict_resolve(AT, "local")
             with pytest.raises(PathReadOnlyError, match="no datadir"):
                 await viewer.service.conflict_resolve(AT, "both")
+            content = Hash(_hash(b"anna's plan"))
+            link = viewer.running.subscriptions.links[anna.key]
+            await viewer.arena.fetcher.download(content, len(b"anna's plan"), [link])
+            viewer.arena.blobs.set_area([content], Area.PENDING)
             await viewer.service.conflict_resolve(AT, "anna")
             await _all_agree(*hosts)
             assert anna.real() == bert.real() == {b"plan.txt": b"anna's plan"}
+            blob = viewer.arena.blobs.info(content)
+            assert blob is not None
+            assert blob.area is Area.WORKING, "what was in the trash is not to be evicted first any more"
 
 
 @trio_test

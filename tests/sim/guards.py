@@ -168,7 +168,7 @@ class Guards(trio.abc.Instrument):
     def _giving_up(self, arena: Arena, content: Hash, nodes: Sequence[int]) -> None:
         """A host gives up copies; where another one is does not matter: users move files meanwhile."""
         self.given_up += 1
-        host = next(host for host in self._hosts if host.running and host.arena is arena)
+        host = next(host for host in self._hosts if host.has(arena))
         if content not in self._ledger.wanted or content in self._ledger.unsure:
             return
         for other in self._hosts:

@@ -177,6 +177,10 @@ class Host:
         with contextlib.closing(sqlite3.connect(f"file:{self.workdir}/arena.db?mode=ro", uri=True)) as conn:
             return conn.execute(sql, values).fetchall()
 
+    def has(self, arena: Arena) -> bool:
+        """Say whether an arena is this host's in its present life, be that about to end."""
+        return self._engine is not None and self._engine.arenas[ARENA] is arena
+
     @property
     def running(self) -> bool:
         dead = self._engine is None or self.process.killed
