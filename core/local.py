@@ -141,7 +141,13 @@ class LocalEntries:
 
     def renamed(self, found: Found, *, listed: bool = False) -> bool:
         """See `LocalStore.renamed`."""
-        return self._renamer.rename(found, listed=listed)
+        with self._cache.write():
+            done = self._renamer.rename(found, listed=listed)
+            if done and found.kind == Kind.FILE:
+                node = self._cache.tree.find(join(found.directory, found.name))
+                if node is not None:
+                    self._clear_unreadable(node)  # it may have been made readable on the way
+        return done
 
     def record(self, found: Sequence[Found]) -> None:
         """See `LocalStore.record`."""

@@ -316,7 +316,8 @@ class LocalStore(Protocol):
         False, and nothing is changed, unless it is the same file (kind, ino, size, mtime) or directory
         (kind, ino): then the path is to be recorded as any other. What is at the new path already is
         replaced. ``listed``: what is in a directory at the new path is in the store; only what is the same
-        there moves, the rest stays and is to be looked for. It keeps its hash.
+        there moves, the rest stays and is to be looked for. It keeps its hash; a file is not ``unreadable``
+        any more until that is found out again.
         """
         ...
 

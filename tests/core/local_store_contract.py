@@ -146,6 +146,15 @@ class LocalStoreContract:
         assert {name: row.ino for name, row in found.items()} == {b"same": 7, b"other": 80}
         assert found[b"same"].hashed
 
+    def test_a_file_that_could_not_be_read_is_hashed_where_it_was_renamed_to(self, store: LocalStore) -> None:
+        store.record([file(b"old")])
+        store.unreadable([RelPath(b"old")])
+        assert store.renamed(file(b"new", mode=0o600)._replace(hash_from=RelPath(b"old")))
+        row = store.local_row(RelPath(b"new"))
+        assert row is not None
+        assert not row.unreadable
+        assert pending(store) == {b"new"}
+
     def test_another_file_is_no_rename(self, store: LocalStore) -> None:
         store.record([file(b"old"), folder(b"d")])
         for other in (file(b"new", ino=8), file(b"new", size=4), file(b"new", mtime_ns=11), folder(b"new")):

@@ -73,7 +73,7 @@ class MemoryStore:
             self._move(old, new, listed=listed)
             moved = self.stored(new)
             assert moved is not None
-            moved.row = moved.row._replace(mode=found.mode, mtime_ns=found.mtime_ns)
+            moved.row = moved.row._replace(mode=found.mode, mtime_ns=found.mtime_ns, unreadable=False)
             self.log.append(("renamed", new))
         self._tell()
         return True
