@@ -110,11 +110,15 @@ class DisplacedFiles:
         return adopted is Adoption.DONE
 
     def _weigh(self, file: Path) -> None:
-        """Let the quota know what a file that waits takes on the disk now; it may still grow."""
+        """Let the quota know what a file that waits takes on the disk now; it may still grow.
+
+        One that is larger than all the quota is not counted: it would leave the cache nothing, for ever.
+        """
         disk_bytes = 0
         with contextlib.suppress(OSError):
             disk_bytes = file.lstat().st_blocks * 512
-        self._put_weight(file, disk_bytes)
+        limit = self._arena.blobs.quota.max_bytes
+        self._put_weight(file, disk_bytes if limit is None or disk_bytes <= limit else 0)
 
     def _put_weight(self, file: Path, disk_bytes: int) -> None:
         before = self._weights.pop(file, 0)
@@ -123,6 +127,11 @@ class DisplacedFiles:
         if disk_bytes != before:
             self._weight += disk_bytes - before
             self._arena.blobs.quota.displaced(self._weight)
+
+    @property
+    def busy(self) -> bool:
+        """Whether files are on their way to the trash, or room is being made for them."""
+        return bool(self._busy)
 
     @property
     def without_room(self) -> int:

@@ -333,6 +333,8 @@ class Engine:
             waiting = arena.index.waiting_for() if arena.index is not None else ""
             if waiting:
                 return f"{arena.name}: {waiting}"
+            if arena.displaced.busy:
+                return f"{arena.name}: replaced files on their way to the trash"
         return self.churten.waiting_for() or self.subscriptions.waiting_for()
 
     def node_of(self, arena: Arena, path: bytes) -> int | None:

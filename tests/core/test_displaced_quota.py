@@ -74,3 +74,19 @@ async def test_what_found_no_room_is_told_and_goes_to_the_trash_when_there_is(
         await until(lambda: not file.exists())
         assert [row.at.path for row in await bert.service.trash_list()] == [b"f"]
         assert not (await bert.service.status()).health
+
+
+async def test_what_is_larger_than_the_quota_is_told_and_leaves_the_cache_alone(tmp_path: Path) -> None:
+    anna, bert = _pair(tmp_path)
+    async with anna.up(), bert.up(), linked(anna, bert):
+        await _cached(bert, Mark.KEEP)
+        await bert.mark("film", None)
+        await bert.idle()
+        file = bert.arena.work_path / "old-unhashed-0-1"
+        file.write_bytes(os.urandom(4 * MIB))
+        await bert.arena.displaced.settle(file, RelPath(b"f"), GONE)
+        await bert.arena.room.relieve()
+        assert file.exists(), "nothing is lost"
+        assert bert.arena.blobs.quota.used_bytes >= 2 * MIB, "what is cached stays"
+        (told,) = (await bert.service.status()).health
+        assert "1 replaced or deleted file waits" in told
