@@ -25,8 +25,8 @@ lint: setup ## style, types and import contracts
 	.venv/bin/mypy --strict $(SOURCES)
 	.venv/bin/lint-imports
 
-test: lint ## lint, then every test: two at a time, then those that measure time by themselves
-	$(PY) -m pytest -n 2 --dist worksteal -m "not timed" $(ARGS)
+test: lint ## lint, then every test: three at a time, then those that measure time by themselves
+	$(PY) -m pytest -n 3 --dist worksteal -m "not timed" $(ARGS)
 	$(PY) -m pytest -m timed $(ARGS)
 
 soak: setup ## simulated households and real kills, by turns: HOURS=1 or MINUTES=10
