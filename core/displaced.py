@@ -31,6 +31,8 @@ _log = logging.getLogger("realize.core.displaced")
 
 _AGAIN_S = 5.0
 """LIMIT: seconds between looks at files that a program writes to, or that there was no room for."""
+_LONGEST_S = 600.0
+"""LIMIT: seconds at most between two tries where there is no room: each try reads the whole file."""
 _NAMES = 100
 """LIMIT: names that are tried for a file beside its path."""
 
@@ -56,8 +58,8 @@ class DisplacedFiles:
         self.waiting: dict[Path, tuple[RelPath, Why]] = {}
         """Files to be tried again, where each was, and why it is not there."""
 
-        self._stuck: set[Path] = set()
-        """Those for which there was no room."""
+        self._put_off: dict[Path, tuple[float, float]] = {}
+        """Those for which there was no room: when each is tried again, and how long that was put off."""
         self._told: set[Path] = set()
         self._busy: set[Path] = set()
         self._weights: dict[Path, int] = {}
@@ -80,7 +82,16 @@ class DisplacedFiles:
     async def settle_waiting(self) -> None:
         """Try all that wait again."""
         for file, (path, why) in list(self.waiting.items()):
-            await self.settle(file, path, why)
+            if not self._is_too_early(file):
+                await self.settle(file, path, why)
+
+    def _is_too_early(self, file: Path) -> bool:
+        again_at, _ = self._put_off.get(file, (0.0, 0.0))
+        if trio.current_time() >= again_at:
+            return False
+        with contextlib.suppress(OSError):
+            return bool(self._arena.blobs.quota.shortage(file.lstat().st_blocks * 512))
+        return False
 
     async def settle(self, file: Path, path: RelPath, why: Why) -> bool:
         """Move a file that was taken out of ``path`` of the datadir to the trash; says whether it is there.
@@ -98,7 +109,10 @@ class DisplacedFiles:
         finally:
             self._busy.remove(file)
             self._weigh(file)
-        (self._stuck.add if adopted is Adoption.STAYS else self._stuck.discard)(file)
+        _, delay_s = self._put_off.pop(file, (0.0, _AGAIN_S / 2))
+        if adopted is Adoption.STAYS:
+            delay_s = min(2 * delay_s, _LONGEST_S)
+            self._put_off[file] = trio.current_time() + delay_s, delay_s
         if adopted not in (Adoption.IN_USE, Adoption.STAYS):
             self.waiting.pop(file, None)
             self._told.discard(file)
@@ -136,7 +150,7 @@ class DisplacedFiles:
     @property
     def without_room(self) -> int:
         """How many files cannot go to the trash now."""
-        return len(self._stuck)
+        return len(self._put_off)
 
     async def _settle(self, file: Path, path: RelPath, why: Why) -> Adoption:
         arena = self._arena

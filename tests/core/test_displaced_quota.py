@@ -88,5 +88,9 @@ async def test_what_is_larger_than_the_quota_is_told_and_leaves_the_cache_alone(
         await bert.arena.room.relieve()
         assert file.exists(), "nothing is lost"
         assert bert.arena.blobs.quota.used_bytes >= 2 * MIB, "what is cached stays"
+        read_ns = file.stat().st_atime_ns
+        os.utime(file, ns=(0, file.stat().st_mtime_ns))  # so that the next read of it is seen
+        await bert.arena.displaced.settle_waiting()
+        assert file.stat().st_atime_ns == 0 != read_ns, "nor is it read again every few seconds"
         (told,) = (await bert.service.status()).health
         assert "1 replaced or deleted file waits" in told
